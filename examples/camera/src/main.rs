@@ -1,0 +1,2 @@
+//! The object detector on camera frames.
+fn main() {}

@@ -1,0 +1,11 @@
+//! The CPU device: runs a plan's steps on all cores, and is the reference that every other
+//! device is checked against.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod kernel;
+pub mod ops;
+
+pub use error::CpuError;
+pub use kernel::{Inputs, Kernel, evaluate, prepare};

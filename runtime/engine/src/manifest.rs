@@ -1,0 +1,244 @@
+//! The manifest: everything about an engine but its bulk bytes, as JSON.
+//!
+//! Offsets and sizes are bytes. `arena` is the activations' memory of one context; `weights`
+//! is the file's weights section. All tensors are dense, row-major and aligned to
+//! [`TENSOR_ALIGN`].
+
+use serde::{Deserialize, Serialize};
+use tobiuo_ops::Op;
+use tobiuo_tensor::{DType, Shape};
+
+/// Alignment of every tensor in arena and weights, bytes.
+pub const TENSOR_ALIGN: u64 = 64;
+
+/// What an engine is: made for which device, from which model, with which plans.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of the builder that made it.
+    pub builder: String,
+    /// The device it is made for.
+    pub device: DeviceKey,
+    /// Precision of the heavy layers.
+    pub precision: Precision,
+    /// Where it comes from.
+    pub provenance: Provenance,
+    /// Named inputs; shapes are of one item (batch size in axis 0 is each plan's own).
+    pub inputs: Vec<Port>,
+    /// Named outputs.
+    pub outputs: Vec<Port>,
+    /// What the outputs mean.
+    pub task: Task,
+    /// How frames become the image input; `None` when no input is an image.
+    pub preprocess: Option<Preprocess>,
+    /// Class names, in class order; empty when not known.
+    pub labels: Vec<String>,
+    /// One plan per batch size, ascending.
+    pub plans: Vec<Plan>,
+}
+
+/// The device an engine is made for. Compared field by field when it is loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DeviceKey {
+    /// The CPU device: any machine of this architecture.
+    Cpu {
+        /// `x86_64`, `aarch64`, ... or `any`: weights are stored as the model has them.
+        arch: String,
+    },
+}
+
+/// Precision of the heavy layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Precision {
+    Fp32,
+    Fp16,
+    Int8,
+}
+
+/// Where an engine comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Provenance {
+    /// The model's file name, without its folder.
+    pub model: String,
+    /// `onnx` or `chainer`.
+    pub format: String,
+    /// blake3 over graph and weights, hex.
+    pub model_hash: String,
+    /// Producer, opset and such, as the model says.
+    pub producer: String,
+    /// The passes that ran, in order, with what each did (nodes before, after).
+    pub passes: Vec<PassRecord>,
+    /// Per layer: what was chosen and why (empty on the CPU device).
+    pub notes: Vec<String>,
+}
+
+/// What one pass did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PassRecord {
+    /// The pass's name.
+    pub name: String,
+    /// Nodes before it.
+    pub nodes_before: usize,
+    /// Nodes after it.
+    pub nodes_after: usize,
+}
+
+/// A named input or output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its name in the model.
+    pub name: String,
+    /// Element type at the boundary.
+    pub dtype: DType,
+    /// Shape with the first plan's batch, row-major (NCHW for pictures).
+    pub shape: Shape,
+}
+
+/// What the outputs mean.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Task {
+    /// Boxes and class scores in one output, the form of current YOLO exporters.
+    Detect(Detect),
+    /// Scores of classes, one output `[N, classes]`.
+    Classify {
+        /// Index in `outputs`.
+        output: usize,
+    },
+    /// Tensors in, tensors out.
+    Tensors,
+}
+
+/// A detector's output `[N, 4 + classes, anchors]`: rows 0..4 are box centre x, centre y,
+/// width, height in pixels of the network's input; the others class scores in 0..1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detect {
+    /// Index in `outputs`.
+    pub output: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// The axes are swapped: `[N, anchors, 4 + classes]`.
+    #[serde(default)]
+    pub transposed: bool,
+    /// Boxes with a lower score are dropped, unless the user says otherwise.
+    pub score_threshold: f32,
+    /// Of two boxes of one class that overlap more (intersection over union), the lower
+    /// scored is dropped.
+    pub iou_threshold: f32,
+    /// At most this many boxes are kept.
+    pub max_detections: usize,
+}
+
+/// How a frame becomes the image input `[N, 3 or 1, H, W]`:
+/// `(pixel / 255 - mean) / std` per channel, after resizing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preprocess {
+    /// Index in `inputs`.
+    pub input: usize,
+    /// How the frame meets the input's size.
+    pub fit: Fit,
+    /// Pixel value of the letterbox border, 0..=255.
+    pub pad_value: u8,
+    /// Channel order of the network.
+    pub channels: ChannelOrder,
+    /// Per channel, in units of 0..1.
+    pub mean: Vec<f32>,
+    /// Per channel, in units of 0..1.
+    pub std: Vec<f32>,
+}
+
+/// How a frame meets the network's input size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Scaled with its aspect kept, centred, the border filled.
+    Letterbox,
+    /// Scaled to fill, aspect not kept.
+    Stretch,
+    /// Scaled so that the shorter side fits, the centre cut out (ImageNet's way).
+    CenterCrop,
+}
+
+/// Channel order of a picture tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum ChannelOrder {
+    Rgb,
+    Bgr,
+    Gray,
+}
+
+/// One batch size's memory and steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Items per run.
+    pub batch: usize,
+    /// Bytes of the arena.
+    pub arena: u64,
+    /// Every tensor the steps name.
+    pub tensors: Vec<TensorDesc>,
+    /// Tensor index of each of the engine's inputs.
+    pub inputs: Vec<u32>,
+    /// Tensor index of each of the engine's outputs.
+    pub outputs: Vec<u32>,
+    /// What runs, in order.
+    pub program: Program,
+}
+
+/// A tensor of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorDesc {
+    /// Its name in the model, or one made up by a pass.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Extents, outermost first.
+    pub shape: Shape,
+    /// Where its bytes are.
+    pub place: Place,
+}
+
+/// Where a tensor's bytes are. Tensors in the arena may share bytes: with a view of the same
+/// bytes, or at different times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Place {
+    Arena(u64),
+    Weights(u64),
+}
+
+/// What runs, by kind of device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Program {
+    /// Steps of the CPU device.
+    Cpu(Vec<Step>),
+}
+
+/// One operator run on the CPU device.
+///
+/// An output never overlaps another output. It overlaps an input only where they are exactly
+/// the same bytes and the op computes each element from that element alone (in place), or,
+/// for a `Conv` with `residual`, where the residual is exactly the output's bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The layer's name in the model.
+    pub name: String,
+    /// The operator.
+    pub op: Op,
+    /// Tensor indices.
+    pub inputs: Vec<u32>,
+    /// Tensor indices.
+    pub outputs: Vec<u32>,
+}

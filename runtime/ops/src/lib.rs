@@ -1,0 +1,15 @@
+//! The operators: one vocabulary for the builder's graph, the engine file and the devices.
+//!
+//! An [`Op`] is a variant with its attributes, shapes already static. The importers of ONNX
+//! and of Chainer dumps translate into it; what several of their operators express (Flatten,
+//! Squeeze, Unsqueeze, ...) is one operator here (Reshape). [`infer`] gives an op's output
+//! shapes and types from its inputs', and checks the attributes on the way: the builder uses
+//! it to build graphs, the engine's loader to check a file.
+
+#![forbid(unsafe_code)]
+
+mod infer;
+mod op;
+
+pub use infer::{Fact, infer};
+pub use op::*;
