@@ -1,24 +1,30 @@
 //! How an op becomes something that runs.
 //!
 //! [`prepare`] does once all that can be done once: chooses the kernel, packs weights,
-//! computes index tables, takes its scratch memory. [`Kernel::run`] then allocates nothing.
+//! computes index tables. What it gives is immutable and may be shared between threads;
+//! [`Kernel::run`] works in the memory it is handed and allocates nothing.
 
 use tobiuo_ops::{Fact, Op, infer};
-use tobiuo_tensor::{Tensor, TensorView, TensorViewMut};
+use tobiuo_tensor::{DType, Tensor, TensorView, TensorViewMut};
 
+use crate::memory::Memory;
 use crate::{CpuError, ops};
 
 /// An op's operands. `None` stands for an operand that is exactly output 0's bytes: the
-/// kernel finds the operand's elements in the output and overwrites them.
+/// kernel finds the operand's elements in the output and overwrites them. That happens only
+/// to operands for which [`in_place`] says it may.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
-    get: &'a dyn Fn(usize) -> Option<TensorView<'a>>,
+    get: &'a (dyn Fn(usize) -> Option<TensorView<'a>> + Sync),
     len: usize,
 }
 
 impl<'a> Inputs<'a> {
     /// Operands given by a function of their index.
-    pub fn new(len: usize, get: &'a dyn Fn(usize) -> Option<TensorView<'a>>) -> Inputs<'a> {
+    pub fn new(
+        len: usize,
+        get: &'a (dyn Fn(usize) -> Option<TensorView<'a>> + Sync),
+    ) -> Inputs<'a> {
         Inputs { get, len }
     }
 
@@ -32,16 +38,31 @@ impl<'a> Inputs<'a> {
         self.len == 0
     }
 
-    /// Operand `i`, or `None` when it is exactly output 0's bytes.
+    /// Operand `i`, or `None` when it is exactly output 0's bytes (or there is no such
+    /// operand).
     pub fn get(&self, i: usize) -> Option<TensorView<'a>> {
-        (self.get)(i)
+        if i < self.len { (self.get)(i) } else { None }
     }
 }
 
 /// An op made ready for one set of shapes.
-pub trait Kernel: Send {
-    /// Computes every element of the outputs. Allocates nothing.
-    fn run(&mut self, inputs: Inputs<'_>, outputs: &mut [TensorViewMut<'_>]);
+pub trait Kernel: Send + Sync {
+    /// Computes every element of the outputs, whatever they hold before (but for operands
+    /// that are output 0's bytes, see [`Inputs`]). `scratch` is 64-byte aligned, at least
+    /// [`Kernel::scratch_bytes`] long, and holds anything. Allocates nothing.
+    fn run(&self, inputs: Inputs<'_>, outputs: &mut [TensorViewMut<'_>], scratch: &mut [u8]);
+
+    /// Working memory of one run, bytes.
+    fn scratch_bytes(&self) -> usize {
+        0
+    }
+
+    /// False for a constant operand that was packed by [`prepare`] and is not read again, so
+    /// that its bytes in the engine file need not stay in memory.
+    fn reads(&self, operand: usize) -> bool {
+        let _ = operand;
+        true
+    }
 }
 
 /// The kernel of an op for operands of these types and shapes. `constants[i]` gives an
@@ -54,17 +75,36 @@ pub fn prepare(
     ops::prepare(op, inputs, constants)
 }
 
+/// True when operand `operand` may be exactly output 0's bytes: the kernel computes each
+/// element from that element alone. The one rule for the builder's memory planner, for the
+/// executor's check of an engine file, and for the kernels, which must honour it.
+pub fn in_place(op: &Op, inputs: &[Fact], operand: usize) -> bool {
+    let Some(x) = inputs.get(operand) else { return false };
+    match op {
+        Op::Activation(_) | Op::Unary(_) | Op::Reshape { .. } => operand == 0,
+        Op::PRelu | Op::BatchNorm { .. } => operand == 0,
+        Op::Conv(c) => c.residual && operand == 3,
+        Op::Binary { kind, .. } => {
+            // The result has this operand's shape and its bytes' type.
+            !(kind.is_comparison() && x.dtype != DType::Bool)
+                && infer(op, inputs).is_ok_and(|out| out.len() == 1 && out[0].shape == x.shape)
+        }
+        _ => false,
+    }
+}
+
 /// Runs one op on owned tensors: constant folding, tests.
 pub fn evaluate(op: &Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>, CpuError> {
     let facts: Vec<Fact> =
         inputs.iter().map(|t| Fact { dtype: t.dtype(), shape: t.shape().to_vec() }).collect();
     let outs = infer(op, &facts).map_err(CpuError)?;
     let views: Vec<_> = inputs.iter().map(|t| Some(t.view())).collect();
-    let mut kernel = prepare(op, &facts, &views)?;
+    let kernel = prepare(op, &facts, &views)?;
+    let mut scratch = Memory::zeroed(kernel.scratch_bytes() as u64)?;
     let mut results: Vec<Tensor> =
         outs.into_iter().map(|f| Tensor::zeros(f.dtype, f.shape)).collect();
     let mut targets: Vec<TensorViewMut<'_>> = results.iter_mut().map(Tensor::view_mut).collect();
-    kernel.run(Inputs::new(views.len(), &|i| views[i]), &mut targets);
+    kernel.run(Inputs::new(views.len(), &|i| views[i]), &mut targets, scratch.bytes_mut());
     drop(targets);
     Ok(results)
 }

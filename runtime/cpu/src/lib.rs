@@ -5,7 +5,8 @@
 
 mod error;
 mod kernel;
+mod memory;
 pub mod ops;
 
 pub use error::CpuError;
-pub use kernel::{Inputs, Kernel, evaluate, prepare};
+pub use kernel::{Inputs, Kernel, evaluate, in_place, prepare};
