@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod float;
 mod infer;
 mod op;
 

@@ -6,7 +6,7 @@ use tobiuo_tensor::DType;
 /// Axes are non-negative and in range. Activations are `[N, C, spatial...]`. Inputs are
 /// listed per variant; all are required unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Op {
     /// Convolution over 1 or 2 spatial axes, with its fused epilogue.
@@ -26,6 +26,7 @@ pub enum Op {
     /// Inference form, per channel (axis 1). Inputs: x, scale, bias, mean, variance `[C]`.
     BatchNorm {
         /// Added to the variance.
+        #[serde(with = "crate::float")]
         epsilon: f32,
     },
     /// `x / (bias + alpha / size * sum over a window of `size` channels of x^2)^beta`.
@@ -33,10 +34,13 @@ pub enum Op {
         /// Channels in the window.
         size: usize,
         /// Scale, divided by `size` (ONNX's form).
+        #[serde(with = "crate::float")]
         alpha: f32,
         /// Exponent.
+        #[serde(with = "crate::float")]
         beta: f32,
         /// Offset (k).
+        #[serde(with = "crate::float")]
         bias: f32,
     },
     /// Element-wise activation.
@@ -143,17 +147,20 @@ pub enum Op {
         /// First normalised axis.
         axis: usize,
         /// Added to the variance.
+        #[serde(with = "crate::float")]
         epsilon: f32,
     },
     /// Normalised over the spatial axes of each channel. Inputs: x, scale `[C]`, bias `[C]`.
     InstanceNorm {
         /// Added to the variance.
+        #[serde(with = "crate::float")]
         epsilon: f32,
     },
 }
 
 /// Attributes of [`Op::Conv`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Conv {
     /// Kernel size, one per spatial axis (1 or 2 axes).
     pub kernel: Vec<usize>,
@@ -173,6 +180,7 @@ pub struct Conv {
 
 /// Attributes of [`Op::ConvTranspose`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConvTranspose {
     /// Kernel size, one per spatial axis (1 or 2 axes).
     pub kernel: Vec<usize>,
@@ -192,14 +200,17 @@ pub struct ConvTranspose {
 
 /// Attributes of [`Op::Gemm`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Gemm {
     /// a is given transposed.
     pub trans_a: bool,
     /// b is given transposed.
     pub trans_b: bool,
     /// Factor of the product.
+    #[serde(with = "crate::float")]
     pub alpha: f32,
     /// Factor of c.
+    #[serde(with = "crate::float")]
     pub beta: f32,
     /// Applied last.
     pub activation: Option<Activation>,
@@ -207,20 +218,33 @@ pub struct Gemm {
 
 /// Element-wise activations; alone as [`Op::Activation`] or fused behind another op.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Activation {
     /// `max(x, 0)`
     Relu,
     /// `x < 0 ? alpha * x : x`
-    LeakyRelu { alpha: f32 },
+    LeakyRelu {
+        #[serde(with = "crate::float")]
+        alpha: f32,
+    },
     /// `min(max(x, min), max)`
-    Clip { min: f32, max: f32 },
+    Clip {
+        #[serde(with = "crate::float")]
+        min: f32,
+        #[serde(with = "crate::float")]
+        max: f32,
+    },
     /// `1 / (1 + exp(-x))`
     Sigmoid,
     /// `min(max(alpha * x + beta, 0), 1)`
-    HardSigmoid { alpha: f32, beta: f32 },
+    HardSigmoid {
+        #[serde(with = "crate::float")]
+        alpha: f32,
+        #[serde(with = "crate::float")]
+        beta: f32,
+    },
     /// `x * min(max(x / 6 + 0.5, 0), 1)`
     HardSwish,
     /// `x * sigmoid(x)`
@@ -230,7 +254,10 @@ pub enum Activation {
     /// Hyperbolic tangent.
     Tanh,
     /// `x < 0 ? alpha * (exp(x) - 1) : x`
-    Elu { alpha: f32 },
+    Elu {
+        #[serde(with = "crate::float")]
+        alpha: f32,
+    },
     /// `ln(1 + exp(x))`
     Softplus,
     /// `x * (1 + erf(x / sqrt(2))) / 2`, or the tanh form.
@@ -241,7 +268,7 @@ pub enum Activation {
 
 /// Element-wise functions of one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Unary {
@@ -264,7 +291,7 @@ pub enum Unary {
 
 /// Element-wise functions of two tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Binary {
@@ -305,6 +332,7 @@ impl Binary {
 
 /// Attributes of [`Op::Pool`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pool {
     /// Max or average.
     pub kind: PoolKind,
@@ -323,7 +351,7 @@ pub struct Pool {
 
 /// What [`Op::Pool`] computes over a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum PoolKind {
     /// Largest element; padding never wins.
     Max,
@@ -337,6 +365,7 @@ pub enum PoolKind {
 
 /// Attributes of [`Op::Slice`], one entry per axis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Slice {
     /// First index taken.
     pub starts: Vec<usize>,
@@ -348,6 +377,7 @@ pub struct Slice {
 
 /// Attributes of [`Op::Pad`], one entry per axis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pad {
     /// Elements added before (negative: removed).
     pub begins: Vec<i64>,
@@ -359,10 +389,11 @@ pub struct Pad {
 
 /// Where [`Op::Pad`]'s elements come from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs)]
 pub enum PadMode {
     Constant {
+        #[serde(with = "crate::float")]
         value: f32,
     },
     /// Mirrored without the edge element.
@@ -375,11 +406,13 @@ pub enum PadMode {
 
 /// Attributes of [`Op::Resize`] (ONNX Resize-19's arithmetic).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Resize {
     /// The output's shape, all axes.
     pub sizes: Vec<usize>,
     /// Scale of each axis (output / input as the model gave it; may differ from the ratio of
     /// sizes when that was rounded).
+    #[serde(with = "crate::float::list")]
     pub scales: Vec<f32>,
     /// Interpolation.
     pub mode: ResizeMode,
@@ -389,7 +422,7 @@ pub struct Resize {
 
 /// Interpolation of [`Op::Resize`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs)]
 pub enum ResizeMode {
     Nearest {
@@ -401,6 +434,7 @@ pub enum ResizeMode {
     },
     /// Cubic convolution with coefficient `a`.
     Cubic {
+        #[serde(with = "crate::float")]
         a: f32,
         exclude_outside: bool,
         antialias: bool,
@@ -409,7 +443,7 @@ pub enum ResizeMode {
 
 /// Rounding of a coordinate to the nearest element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs)]
 pub enum NearestRounding {
     RoundPreferFloor,
@@ -420,7 +454,7 @@ pub enum NearestRounding {
 
 /// Coordinate transformation of [`Op::Resize`], ONNX's names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs)]
 pub enum Coordinates {
     HalfPixel,
@@ -431,15 +465,18 @@ pub enum Coordinates {
     TfHalfPixelForNn,
     /// Region of interest per axis, normalised; outside it `extrapolation` is given.
     TfCropAndResize {
+        #[serde(with = "crate::float::list")]
         starts: Vec<f32>,
+        #[serde(with = "crate::float::list")]
         ends: Vec<f32>,
+        #[serde(with = "crate::float")]
         extrapolation: f32,
     },
 }
 
 /// What [`Op::Reduce`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Reduce {
