@@ -11,6 +11,8 @@
 pub mod float;
 mod infer;
 mod op;
+mod query;
 
-pub use infer::{Fact, infer};
+pub use infer::{Fact, MAX_ELEMENTS, MAX_RANK, infer};
 pub use op::*;
+pub use query::{bytes, flops, in_place_inputs, is_view, view_offset};
