@@ -22,12 +22,11 @@ pub fn in_place_inputs(op: &Op, inputs: &[Fact], output: &Fact) -> Vec<usize> {
         | Op::Unary(_)
         | Op::PRelu
         | Op::BatchNorm { .. }
-        | Op::Cast { .. }
+        | Op::Reshape { .. }
         | Op::Softmax { .. }
         | Op::LayerNorm { .. }
         | Op::InstanceNorm { .. } => &[0],
         Op::Binary { .. } => &[0, 1],
-        Op::Where => &[1, 2],
         _ => &[],
     };
     // As many elements as the output means that the operand is not broadcast.
