@@ -1,0 +1,77 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+#![deny(unsafe_code)]
+
+mod avi;
+mod clock;
+mod config;
+mod error;
+mod file;
+mod format;
+pub mod jpeg;
+mod limit;
+mod mjpeg;
+mod motion;
+mod pictures;
+pub mod scene;
+mod synthetic;
+mod uri;
+
+use std::sync::atomic::AtomicBool;
+
+pub use avi::Writer as AviWriter;
+pub use clock::monotonic_ns;
+pub use config::SourceConfig;
+pub use error::{CaptureError, CaptureErrorKind};
+pub use format::{FrameFormat, FrameMeta, MAX_FRAME_BYTES, MAX_SIDE, PixelFormat, Read};
+
+use uri::Address;
+
+/// Something that frames come from.
+pub trait Source: Send {
+    /// One line: the URI, the mode that was chosen, the rate.
+    fn describe(&self) -> String;
+
+    /// The most bytes a frame of this source takes: slots are allocated once, of this size.
+    fn max_frame_bytes(&self) -> usize;
+
+    /// Frames a second, when the source has a rate of its own or is paced.
+    fn frame_rate(&self) -> Option<f64>;
+
+    /// Whether time goes on without the reader. A live source delivers its newest frame and
+    /// counts those it passed over; any other delivers every frame.
+    fn is_live(&self) -> bool;
+
+    /// Waits for the next frame and puts it at the start of `slot`, which has at least
+    /// [`max_frame_bytes`](Self::max_frame_bytes) bytes; or tells that the source has ended.
+    ///
+    /// Fails with [`Stopped`](CaptureErrorKind::Stopped) soon after `stop` is set and with
+    /// [`Timeout`](CaptureErrorKind::Timeout) after [`SourceConfig::timeout`]. After a
+    /// [`Damaged`](CaptureErrorKind::Damaged) frame of a file, the next call goes on behind it.
+    ///
+    /// Streams (all but pictures) allocate no memory here once their first frame was read.
+    fn read(&mut self, slot: &mut [u8], stop: &AtomicBool) -> Result<Read, CaptureError>;
+
+    /// The file name of the frame just read, for pictures.
+    fn frame_name(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// Opens a source by its URI; the crate's documentation lists the forms.
+pub fn open(uri: &str, cfg: &SourceConfig) -> Result<Box<dyn Source>, CaptureError> {
+    let source: Box<dyn Source> = match Address::parse(uri)? {
+        Address::Test(address) => Box::new(synthetic::Synthetic::open(&address, cfg)?),
+        Address::Pictures(files) => Box::new(pictures::Pictures::open(uri, files, cfg)?),
+        Address::Avi(path) => avi::open(&path, cfg)?,
+        Address::Mjpeg(path) => mjpeg::open(&path, cfg)?,
+        _ => {
+            let reason = "this kind of source is not in this build";
+            return Err(CaptureError::new(CaptureErrorKind::Unsupported, uri, reason));
+        }
+    };
+    Ok(match cfg.frames {
+        Some(frames) => Box::new(limit::Limit::new(source, frames)),
+        None => source,
+    })
+}
