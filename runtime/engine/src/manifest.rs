@@ -1,5 +1,9 @@
 //! The manifest: everything about an engine but its bulk bytes, as JSON.
 //!
+//! A field that a reader does not know is an error, never ignored: it could change the
+//! answer. So a new field comes with a new format version, and with `serde(default)` where
+//! files of older versions have a meaning without it (docs/engine-format.md).
+//!
 //! Offsets and sizes are bytes. `arena` is the activations' memory of one context; `weights`
 //! is the file's weights section. All tensors are dense, row-major and aligned to
 //! [`TENSOR_ALIGN`].
@@ -23,9 +27,9 @@ pub struct Manifest {
     pub precision: Precision,
     /// Where it comes from.
     pub provenance: Provenance,
-    /// Named inputs; shapes are of one item (batch size in axis 0 is each plan's own).
+    /// Named inputs, in order.
     pub inputs: Vec<Port>,
-    /// Named outputs.
+    /// Named outputs, in order.
     pub outputs: Vec<Port>,
     /// What the outputs mean.
     pub task: Task,
@@ -39,7 +43,7 @@ pub struct Manifest {
 
 /// The device an engine is made for. Compared field by field when it is loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum DeviceKey {
     /// The CPU device: any machine of this architecture.
@@ -80,6 +84,7 @@ pub struct Provenance {
 
 /// What one pass did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PassRecord {
     /// The pass's name.
     pub name: String,
@@ -91,18 +96,20 @@ pub struct PassRecord {
 
 /// A named input or output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Port {
     /// Its name in the model.
     pub name: String,
     /// Element type at the boundary.
     pub dtype: DType,
-    /// Shape with the first plan's batch, row-major (NCHW for pictures).
+    /// Shape in the first plan, row-major (NCHW for pictures). In another plan axis 0 is the
+    /// same, or larger by the ratio of the batches; the others are the same.
     pub shape: Shape,
 }
 
 /// What the outputs mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "task", rename_all = "snake_case")]
+#[serde(tag = "task", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Task {
     /// Boxes and class scores in one output, the form of current YOLO exporters.
@@ -119,6 +126,7 @@ pub enum Task {
 /// A detector's output `[N, 4 + classes, anchors]`: rows 0..4 are box centre x, centre y,
 /// width, height in pixels of the network's input; the others class scores in 0..1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Detect {
     /// Index in `outputs`.
     pub output: usize,
@@ -128,9 +136,11 @@ pub struct Detect {
     #[serde(default)]
     pub transposed: bool,
     /// Boxes with a lower score are dropped, unless the user says otherwise.
+    #[serde(with = "tobiuo_ops::float")]
     pub score_threshold: f32,
     /// Of two boxes of one class that overlap more (intersection over union), the lower
     /// scored is dropped.
+    #[serde(with = "tobiuo_ops::float")]
     pub iou_threshold: f32,
     /// At most this many boxes are kept.
     pub max_detections: usize,
@@ -139,6 +149,7 @@ pub struct Detect {
 /// How a frame becomes the image input `[N, 3 or 1, H, W]`:
 /// `(pixel / 255 - mean) / std` per channel, after resizing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Preprocess {
     /// Index in `inputs`.
     pub input: usize,
@@ -149,8 +160,10 @@ pub struct Preprocess {
     /// Channel order of the network.
     pub channels: ChannelOrder,
     /// Per channel, in units of 0..1.
+    #[serde(with = "tobiuo_ops::float::list")]
     pub mean: Vec<f32>,
     /// Per channel, in units of 0..1.
+    #[serde(with = "tobiuo_ops::float::list")]
     pub std: Vec<f32>,
 }
 
@@ -196,6 +209,7 @@ pub struct Plan {
 
 /// A tensor of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TensorDesc {
     /// Its name in the model, or one made up by a pass.
     pub name: String,
@@ -230,8 +244,14 @@ pub enum Program {
 ///
 /// An output never overlaps another output. It overlaps an input only where they are exactly
 /// the same bytes and the op computes each element from that element alone (in place), or,
-/// for a `Conv` with `residual`, where the residual is exactly the output's bytes.
+/// for a `Conv` with `residual`, where the residual is exactly the output's bytes
+/// ([`tobiuo_ops::in_place_inputs`]). Or it is a view, a step that does nothing: a `Reshape`
+/// at its input's place, a `Slice` at the place of the run it takes out of its input, a
+/// `Concat` whose axes before the joined one are 1 and whose inputs lie one behind the other
+/// at its output's place. A tensor is written by one step (or is an input), and all its bytes
+/// are: a tensor composed of others has its `Concat` step even when that is a view.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Step {
     /// The layer's name in the model.
     pub name: String,
