@@ -245,11 +245,14 @@ pub enum Program {
 /// An output never overlaps another output. It overlaps an input only where they are exactly
 /// the same bytes and the op computes each element from that element alone (in place), or,
 /// for a `Conv` with `residual`, where the residual is exactly the output's bytes
-/// ([`tobiuo_ops::in_place_inputs`]). Or it is a view, a step that does nothing: a `Reshape`
-/// at its input's place, a `Slice` at the place of the run it takes out of its input, a
-/// `Concat` whose axes before the joined one are 1 and whose inputs lie one behind the other
-/// at its output's place. A tensor is written by one step (or is an input), and all its bytes
-/// are: a tensor composed of others has its `Concat` step even when that is a view.
+/// ([`tobiuo_ops::in_place_inputs`]). Or the step does nothing, because the bytes are there
+/// already: a `Reshape` at its input's place, a `Slice` at the place of the run it takes out
+/// of its input, a `Concat` whose axes before the joined one are 1 and whose inputs lie one
+/// behind the other at its output's place.
+///
+/// A tensor is an input or written by at most one step, and whole until one of its bytes is
+/// written again. A tensor that no step writes is a view: of tensors of its type, each of
+/// which is a part of it or has it as a part, and which were all written before it is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {

@@ -2,32 +2,54 @@
 //!
 //! A tensor is defined once, as an input or by a step that writes all of its bytes (or, for
 //! a view, whose inputs' bytes are already its own). From then on it may be read until any
-//! of its bytes is written again. So it is enough to know, for every byte, the last step that
-//! wrote it: a tensor is whole as long as none of its bytes was written after its definition.
+//! of its bytes is written again.
+//!
+//! A tensor without a step is a part of another, or composed of others: when it is read, all
+//! its bytes have been written, by tensors of its type that lie within it or that it lies
+//! within, and they have not changed since it was first read.
+//!
+//! All that follows from knowing, for every byte, which step wrote it last.
+
+use std::collections::BTreeMap;
 
 use tobiuo_ops::{Fact, Op, in_place_inputs, view_offset};
 
 use super::{Range, inconsistent, tensor_name};
-use crate::{EngineError, Plan, Step};
+use crate::error::shown;
+use crate::{EngineError, EngineErrorKind, Plan, Step};
+
+/// Pieces of memory that checking a plan may look at: a plan of thousands of layers needs
+/// some ten thousand, and this many take well under a second.
+const MOST_VISITS: u64 = 20_000_000;
+
+/// When something happened: 0 before the first step, `i + 1` in step `i`.
+type Time = u32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A step will write it; none has.
+    Undefined,
+    Defined(Time),
+    /// No step writes it. When it was first read, its bytes were last written at this time.
+    Composed(Option<Time>),
+}
 
 pub(super) struct Flow<'a> {
     plan: &'a Plan,
     ranges: &'a [Range],
-    /// Per tensor, when it was defined: 0 for inputs, `i + 1` by step `i`.
-    defined: Vec<Option<u32>>,
+    states: Vec<State>,
     written: LastWrites,
-    now: u32,
+    now: Time,
 }
 
 impl<'a> Flow<'a> {
+    /// All of the plan's indices are in range.
     pub(super) fn new(plan: &'a Plan, ranges: &'a [Range]) -> Flow<'a> {
-        Flow {
-            plan,
-            ranges,
-            defined: vec![None; ranges.len()],
-            written: LastWrites::new(ranges.iter().filter(|r| r.in_arena)),
-            now: 0,
+        let mut states = vec![State::Composed(None); ranges.len()];
+        for &t in plan.inputs.iter().chain(plan.steps().iter().flat_map(|s| &s.outputs)) {
+            states[t as usize] = State::Undefined;
         }
+        Flow { plan, ranges, states, written: LastWrites::default(), now: 0 }
     }
 
     fn range(&self, t: u32) -> Range {
@@ -51,7 +73,11 @@ impl<'a> Flow<'a> {
                 )));
             }
         }
-        inputs.iter().try_for_each(|&t| self.define(t))
+        inputs.iter().try_for_each(|&t| {
+            self.define(t)?;
+            self.written.set(self.range(t), self.now, t);
+            Ok(())
+        })
     }
 
     /// One step: reads its inputs, writes its outputs.
@@ -76,14 +102,14 @@ impl<'a> Flow<'a> {
         for &t in &step.outputs {
             self.define(t)?;
             if !view {
-                self.written.set(self.range(t), self.now);
+                self.written.set(self.range(t), self.now, t);
             }
         }
         Ok(())
     }
 
     /// The engine's outputs are whole when everything ran.
-    pub(super) fn outputs(&self, outputs: &[u32]) -> Result<(), EngineError> {
+    pub(super) fn outputs(&mut self, outputs: &[u32]) -> Result<(), EngineError> {
         outputs.iter().try_for_each(|&t| self.read(t))
     }
 
@@ -94,40 +120,88 @@ impl<'a> Flow<'a> {
                 self.name(t)
             )));
         }
-        match self.defined[t as usize].replace(self.now) {
-            None => Ok(()),
-            Some(0) => Err(inconsistent(format!(
-                "{} is written, but is an input or written twice",
-                self.name(t)
-            ))),
-            Some(step) => Err(inconsistent(format!(
+        let state = std::mem::replace(&mut self.states[t as usize], State::Defined(self.now));
+        match state {
+            State::Defined(0) => {
+                Err(inconsistent(format!("{} is written, but is an input", self.name(t))))
+            }
+            State::Defined(time) => Err(inconsistent(format!(
                 "{} is written, but step {} wrote it already",
                 self.name(t),
-                step - 1
+                time - 1
             ))),
+            State::Undefined | State::Composed(_) => Ok(()),
         }
     }
 
-    fn read(&self, t: u32) -> Result<(), EngineError> {
+    fn read(&mut self, t: u32) -> Result<(), EngineError> {
         let range = self.range(t);
         if !range.in_arena {
             return Ok(());
         }
-        let Some(defined) = self.defined[t as usize] else {
-            return Err(inconsistent(format!(
-                "{} is read, but no input or earlier step writes it (a tensor made of others' \
-                 bytes needs its Concat, Slice or Reshape step, which then costs nothing)",
+        match self.states[t as usize] {
+            State::Undefined => Err(inconsistent(format!(
+                "{} is read before the step that writes it",
                 self.name(t)
-            )));
-        };
-        let last = self.written.last(range);
-        if last > defined {
+            ))),
+            State::Defined(defined) => {
+                let mut overwritten = 0;
+                self.written.visit(range, |_, time, _| {
+                    overwritten = time;
+                    time <= defined
+                })?;
+                if overwritten > defined {
+                    return Err(self.overwritten(t, overwritten));
+                }
+                Ok(())
+            }
+            State::Composed(first) => self.read_composed(t, first),
+        }
+    }
+
+    fn overwritten(&self, t: u32, time: Time) -> EngineError {
+        let step = &self.plan.steps()[time as usize - 1];
+        inconsistent(format!(
+            "{} is read, but step {} {} wrote over its bytes",
+            self.name(t),
+            time - 1,
+            shown(&step.name)
+        ))
+    }
+
+    fn read_composed(&mut self, t: u32, first: Option<Time>) -> Result<(), EngineError> {
+        let range = self.range(t);
+        let dtype = |t: u32| self.plan.tensors[t as usize].dtype;
+        let (mut covered, mut last, mut stranger) = (range.start, 0, None);
+        self.written.visit(range, |bytes, time, writer| {
+            let source = self.ranges[writer as usize];
+            if !(range.contains(source) || source.contains(range)) || dtype(writer) != dtype(t) {
+                stranger = Some(writer);
+            } else if bytes.start <= covered {
+                covered = bytes.end;
+                last = last.max(time);
+                return true;
+            }
+            false
+        })?;
+        if let Some(writer) = stranger {
             return Err(inconsistent(format!(
-                "{} is read, but step {} wrote over its bytes",
+                "{} is read, which no step writes, and a part of its bytes was last written as \
+                 {}, which is neither a part of it nor has it as a part",
                 self.name(t),
-                last - 1
+                self.name(writer)
             )));
         }
+        if covered < range.end {
+            return Err(inconsistent(format!(
+                "{} is read, but byte {covered} of the arena, which it contains, was not written",
+                self.name(t)
+            )));
+        }
+        if first.is_some_and(|first| first < last) {
+            return Err(self.overwritten(t, last));
+        }
+        self.states[t as usize] = State::Composed(Some(last));
         Ok(())
     }
 
@@ -192,87 +266,71 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// For every byte of the arena, the last step that wrote it. A segment tree over the places
-/// where tensors begin and end, so that a plan made to be slow to check is not.
+/// For every byte of the arena, when it was last written, and as which tensor.
+#[derive(Default)]
 struct LastWrites {
-    /// Sorted; elementary interval `i` is `cuts[i]..cuts[i + 1]`.
-    cuts: Vec<u64>,
-    /// Per node, the last write of all of it.
-    whole: Vec<u32>,
-    /// Per node, the last write of any of it, not counting its ancestors' `whole`.
-    any: Vec<u32>,
+    /// Disjoint pieces by their first byte.
+    pieces: BTreeMap<u64, Piece>,
+    visits: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Piece {
+    end: u64,
+    time: Time,
+    tensor: u32,
 }
 
 impl LastWrites {
-    fn new<'r>(ranges: impl Iterator<Item = &'r Range>) -> LastWrites {
-        let mut cuts: Vec<u64> = ranges.flat_map(|r| [r.start, r.end]).collect();
-        cuts.sort_unstable();
-        cuts.dedup();
-        let nodes = 2 * cuts.len().saturating_sub(1).next_power_of_two();
-        LastWrites { cuts, whole: vec![0; nodes], any: vec![0; nodes] }
+    fn set(&mut self, range: Range, time: Time, tensor: u32) {
+        if range.is_empty() {
+            return;
+        }
+        self.cut(range.start);
+        self.cut(range.end);
+        // Every piece removed was put in once: in sum this is no more than the steps put in.
+        while let Some((&start, _)) = self.pieces.range(range.start..range.end).next() {
+            self.pieces.remove(&start);
+        }
+        self.pieces.insert(range.start, Piece { end: range.end, time, tensor });
     }
 
-    fn leaves(&self) -> usize {
-        self.whole.len() / 2
-    }
-
-    /// The elementary intervals of a tensor's range.
-    fn span(&self, range: Range) -> std::ops::Range<usize> {
-        let index = |at: u64| self.cuts.binary_search(&at).expect("every tensor's ends are cuts");
-        index(range.start)..index(range.end)
-    }
-
-    /// `now` is later than all before.
-    fn set(&mut self, range: Range, now: u32) {
-        let span = self.span(range);
-        let (mut l, mut r) = (span.start + self.leaves(), span.end + self.leaves());
-        while l < r {
-            if l & 1 == 1 {
-                self.cover(l, now);
-                l += 1;
-            }
-            if r & 1 == 1 {
-                r -= 1;
-                self.cover(r, now);
-            }
-            (l, r) = (l / 2, r / 2);
+    /// Splits the piece that has `at` inside.
+    fn cut(&mut self, at: u64) {
+        if let Some((_, piece)) = self.pieces.range_mut(..at).next_back()
+            && piece.end > at
+        {
+            let rest = *piece;
+            piece.end = at;
+            self.pieces.insert(at, rest);
         }
     }
 
-    fn cover(&mut self, mut node: usize, now: u32) {
-        self.whole[node] = now;
-        while node > 0 {
-            self.any[node] = now;
-            node /= 2;
+    /// Calls `f` with the written pieces of a range in order, cut to it, until it says `false`.
+    fn visit(
+        &mut self,
+        range: Range,
+        mut f: impl FnMut(std::ops::Range<u64>, Time, u32) -> bool,
+    ) -> Result<(), EngineError> {
+        if range.is_empty() {
+            return Ok(());
         }
-    }
-
-    fn last(&self, range: Range) -> u32 {
-        let span = self.span(range);
-        let (mut l, mut r) = (span.start + self.leaves(), span.end + self.leaves());
-        let mut last = 0;
-        while l < r {
-            if l & 1 == 1 {
-                last = last.max(self.with_ancestors(l));
-                l += 1;
+        let before = self.pieces.range(..range.start).next_back();
+        let before = before.filter(|(_, piece)| piece.end > range.start);
+        for (&start, piece) in before.into_iter().chain(self.pieces.range(range.start..range.end)) {
+            self.visits += 1;
+            if self.visits > MOST_VISITS {
+                return Err(EngineError::new(
+                    EngineErrorKind::Limit,
+                    "its tensors are composed of too many pieces to be checked in sensible time",
+                ));
             }
-            if r & 1 == 1 {
-                r -= 1;
-                last = last.max(self.with_ancestors(r));
+            let bytes = start.max(range.start)..piece.end.min(range.end);
+            if !f(bytes, piece.time, piece.tensor) {
+                break;
             }
-            (l, r) = (l / 2, r / 2);
         }
-        last
-    }
-
-    fn with_ancestors(&self, node: usize) -> u32 {
-        let mut last = self.any[node];
-        let mut above = node / 2;
-        while above > 0 {
-            last = last.max(self.whole[above]);
-            above /= 2;
-        }
-        last
+        Ok(())
     }
 }
 
@@ -289,22 +347,28 @@ mod tests {
             (state >> 33) % below
         };
         for size in [1, 2, 3, 40, 200] {
-            let ranges: Vec<Range> = (0..60)
-                .map(|_| {
-                    let (a, b) = (random(size + 1), random(size + 1));
-                    Range { in_arena: true, start: a.min(b), end: a.max(b) }
-                })
-                .collect();
-            let mut tree = LastWrites::new(ranges.iter());
-            let mut plain = vec![0u32; size as usize];
+            let mut range = || {
+                let (a, b) = (random(size + 1), random(size + 1));
+                Range { in_arena: true, start: a.min(b), end: a.max(b) }
+            };
+            let mut writes = LastWrites::default();
+            let mut plain = vec![None; size as usize];
             for now in 1..300 {
-                let bytes = |r: Range| r.start as usize..r.end as usize;
-                let r = ranges[random(60) as usize];
-                tree.set(r, now);
-                plain[bytes(r)].fill(now);
-                for &r in &ranges {
-                    let want = plain[bytes(r)].iter().copied().max().unwrap_or(0);
-                    assert_eq!(tree.last(r), want);
+                let r = range();
+                writes.set(r, now, now + 1000);
+                plain[r.start as usize..r.end as usize].fill(Some((now, now + 1000)));
+                for _ in 0..20 {
+                    let r = range();
+                    let mut seen = vec![None; (r.end - r.start) as usize];
+                    let visit = writes.visit(r, |bytes, time, tensor| {
+                        let (a, b) =
+                            ((bytes.start - r.start) as usize, (bytes.end - r.start) as usize);
+                        assert!(seen[a..b].iter().all(Option::is_none), "pieces do not overlap");
+                        seen[a..b].fill(Some((time, tensor)));
+                        true
+                    });
+                    visit.unwrap();
+                    assert_eq!(seen, plain[r.start as usize..r.end as usize]);
                 }
             }
         }

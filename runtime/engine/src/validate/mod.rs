@@ -46,6 +46,10 @@ impl Range {
         self.in_arena == other.in_arena && self.start.max(other.start) < self.end.min(other.end)
     }
 
+    pub(crate) fn contains(self, other: Range) -> bool {
+        self.in_arena == other.in_arena && self.start <= other.start && other.end <= self.end
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.start == self.end
     }
@@ -153,12 +157,16 @@ fn plan(manifest: &Manifest, plan: &Plan, weights_len: u64) -> Result<(), Engine
     plan_ports(manifest, plan, "input", &manifest.inputs, &plan.inputs)
         .and_then(|()| plan_ports(manifest, plan, "output", &manifest.outputs, &plan.outputs))
         .map_err(|e| e.at(&here))?;
+    let at_step = |e: EngineError, i: usize, step: &Step| {
+        e.at(format!("{here}, step {i} {} ({})", shown(&step.name), step.op.name()))
+    };
+    for (i, step) in plan.steps().iter().enumerate() {
+        self::step(plan, step).map_err(|e| at_step(e, i, step))?;
+    }
     let mut flow = flow::Flow::new(plan, &ranges);
     flow.inputs(&plan.inputs).map_err(|e| e.at(&here))?;
     for (i, step) in plan.steps().iter().enumerate() {
-        self::step(plan, step).and_then(|()| flow.step(step)).map_err(|e| {
-            e.at(format!("{here}, step {i} {} ({})", shown(&step.name), step.op.name()))
-        })?;
+        flow.step(step).map_err(|e| at_step(e, i, step))?;
     }
     flow.outputs(&plan.outputs).map_err(|e| e.at(&here))
 }
