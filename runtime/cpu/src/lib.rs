@@ -4,9 +4,15 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod executor;
 mod kernel;
 mod memory;
 pub mod ops;
+mod program;
+mod threads;
 
 pub use error::CpuError;
+pub use executor::CpuExecutor;
 pub use kernel::{Inputs, Kernel, evaluate, in_place, prepare};
+pub use program::{CpuProgram, Weights};
+pub use threads::Threads;

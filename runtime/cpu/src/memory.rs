@@ -24,7 +24,6 @@ impl Memory {
             })
     }
 
-    #[allow(dead_code, reason = "the executor reads it")]
     pub fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }
