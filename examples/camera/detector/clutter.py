@@ -7,6 +7,7 @@ from draw import (Sprite, any_color, blend, canvas, disc, ellipse_points, fracta
                   off_black, off_white, polygon, polyline, random_word, rectangle, regular_polygon,
                   ring, rounded_polygon, text, to_u8, weather)
 from signs import other_sign
+from solids import box
 
 # --- backgrounds ------------------------------------------------------------
 
@@ -20,7 +21,7 @@ def _cloudy(rng, h, w):
     return _mix(any_color(rng), any_color(rng), fractal(rng, h, w, rng.uniform(20, 300)))
 
 
-def _wood(rng, h, w):
+def wood(rng, h, w):
     if rng.random() < .5:
         return np.ascontiguousarray(_planks(rng, w, h).transpose(1, 0, 2))
     return _planks(rng, h, w)
@@ -92,7 +93,7 @@ def _page(rng, h, w):
 
 
 def background(rng, h, w):
-    kind = (_cloudy, _cloudy, _wood, _wood, _pattern, _patches, _page)[rng.integers(7)]
+    kind = (_cloudy, _cloudy, wood, wood, _pattern, _patches, _page)[rng.integers(7)]
     img = to_u8(kind(rng, h, w))
     if rng.random() < .4:  # lay it down in perspective
         src = rectangle(0, 0, w, h).astype(np.float32)
@@ -270,8 +271,24 @@ def _star(rng, s):
     return Sprite(weather(rng, img), alpha)
 
 
+def _finger(rng, s):
+    """Finger or thumb, the way things are held up to a camera."""
+    h = s * rng.uniform(.22, .4)
+    skin = hsv(rng.uniform(8, 30), rng.uniform(.25, .65), rng.uniform(.3, .98))
+    img, alpha = canvas(h, s, skin)
+    polygon(alpha, rounded_polygon(rectangle(.5, .5, s * 1.5, h - .5), h * .5, 9), 255)
+    shade = np.interp(np.arange(int(h)), [0, h * .4, h], [.75, 1.1, .6])
+    img = to_u8(img * shade[:, None, None])
+    if rng.random() < .6:
+        nail = blend(skin, (225, 215, 245), .5) if rng.random() < .7 else any_color(rng)
+        polygon(img, ellipse_points((h * .38, h * .45), h * .28, h * .26), nail)
+    for x in (.45, .5, .85):
+        polyline(img, [(s * x, h * .2), (s * x, h * .75)], blend(skin, (0, 0, 0), .3), max(1, h * .02))
+    return Sprite(weather(rng, img, .15), alpha, max_tilt=15)
+
+
 _DISTRACTORS = (other_sign, other_sign, other_sign, _sheet, _sheet, _sheet, _barcode, _disc, _disc,
-                _gauge, _pen, _pen, _ball, _blob, _blob, _keys, _star)
+                _gauge, _pen, _pen, _ball, _blob, _blob, _keys, _star, box, _finger, _finger)
 
 
 def distractor(rng, s):

@@ -49,13 +49,15 @@ def main():
     parser.add_argument("--split", choices=SPLITS, default="heldout")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--first", type=int, default=0, help="index of the first picture")
+    parser.add_argument("--indices", type=int, nargs="+", help="these pictures instead of a range")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quality", type=int, default=95, help="JPEG quality")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
     folder = args.out / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(args.split, args.first + i, folder, args.quality) for i in range(args.count)]
+    indices = args.indices or range(args.first, args.first + args.count)
+    jobs = [(args.split, i, folder, args.quality) for i in indices]
     with Pool(args.jobs) as pool:
         records = pool.map(_write, jobs, chunksize=8)
     (args.out / "annotations.json").write_text(json.dumps(coco(records)))

@@ -126,7 +126,7 @@ def _on_paper(rng, sprite):
     t = sprite.alpha[..., None] / np.float32(255)
     sheet[here] = to_u8(sheet[here] + (sprite.image.astype(np.float32) - sheet[here]) * t)
     mask[here] = sprite.label_mask
-    return Sprite(sheet, np.full_like(mask, 255), mask, sprite.category, sprite.max_tilt, sprite.max_roll)
+    return Sprite(sheet, np.full_like(mask, 255), mask, sprite.category, max(sprite.max_tilt, 35.0), sprite.max_roll)
 
 
 def _on_pole(rng, sprite):
@@ -155,7 +155,7 @@ def make_object(rng, category, extent):
             sprite = _on_paper(rng, sprite)
         elif k < .4:
             sprite = _on_pole(rng, sprite)
-    elif category == 7 and rng.random() < .1:
+    elif category != 6 and rng.random() < .1:  # a QR code has its paper already
         sprite = _on_paper(rng, sprite)
     return sprite
 

@@ -21,7 +21,8 @@ def _rotation(yaw, pitch):
     return about_x @ about_y
 
 
-def die(rng, s):
+def die(rng, s, pips=True):
+    """A die, or with `pips` off a box with something else on its sides."""
     body = off_white(rng, .85) if rng.random() < .45 else any_color(rng, (.3, 1), (.15, .95))
     bright = sum(body) / 3 > 120
     pip = (off_black(rng) if rng.random() < .8 else any_color(rng, (.7, 1), (.2, .6))) if bright else off_white(rng)
@@ -61,12 +62,36 @@ def die(rng, s):
         polygon(img, rounded_polygon(np.array(quad), s * rounding * .9), col)
         radius = pip_r * (1.5 if number == 1 and rng.random() < .4 else 1)
         ink = tuple(min(255, c * (.4 + .6 * shade)) for c in pip)
+        if not pips:
+            _side(rng, img, lambda u, v: place(centre + right * u + down * v), shade)
+            continue
         for a, b in _PIPS[int(number)]:
             ring_pts = ellipse_points((a * spread, b * spread), radius, radius, count=20)
             polygon(img, [place(centre + right * u + down * v) for u, v in ring_pts], ink)
     if rng.random() < .3:  # translucent or marbled body
         img = to_u8(img * (1 + .25 * (fractal(rng, h, w, s / 4, 3) - .5) * 2)[..., None])
     return Sprite(img, alpha, category=4, max_tilt=8, max_roll=35, solid=True)
+
+
+def _side(rng, img, at, shade):
+    """Decorates a box side: nothing, a label, a tape, or coloured squares."""
+    k, col = rng.integers(4), tuple(c * min(1, shade) for c in any_color(rng))
+    if k == 1:
+        x, y = rng.uniform(.3, .9, 2)
+        polygon(img, [at(-x, -y), at(x, -y), at(x, y), at(-x, y)], col)
+    elif k == 2:
+        polygon(img, [at(-.15, -1), at(.15, -1), at(.15, 1), at(-.15, 1)], col)
+    elif k == 3:
+        for u in (-.66, 0, .66):
+            for v in (-.66, 0, .66):
+                col = tuple(c * min(1, shade) for c in any_color(rng, (.6, 1), (.5, 1)))
+                polygon(img, [at(u - .28, v - .28), at(u + .28, v - .28), at(u + .28, v + .28), at(u - .28, v + .28)], col)
+
+
+def box(rng, s):
+    sprite = die(rng, s, pips=False)
+    sprite.category, sprite.max_roll = -1, 60
+    return sprite
 
 
 def mug(rng, s):
