@@ -10,8 +10,8 @@ impl Op {
     }
 }
 
-/// The operands whose bytes output 0 may take over exactly: it has as many bytes, and the
-/// kernels read what they overwrite before they overwrite it.
+/// The operands whose bytes output 0 may take over exactly: it has their type and as many
+/// elements, and the kernels read what they overwrite before they overwrite it.
 ///
 /// An operand qualifies only where it is not needed afterwards; that is the caller's to know.
 /// `inputs` and `output` are facts that [`infer`](crate::infer) accepted.
@@ -30,7 +30,7 @@ pub fn in_place_inputs(op: &Op, inputs: &[Fact], output: &Fact) -> Vec<usize> {
         _ => &[],
     };
     // As many elements as the output means that the operand is not broadcast.
-    let fits = |f: &Fact| f.numel() == output.numel() && f.dtype.size() == output.dtype.size();
+    let fits = |f: &Fact| f.numel() == output.numel() && f.dtype == output.dtype;
     candidates.iter().copied().filter(|&i| inputs.get(i).is_some_and(fits)).collect()
 }
 

@@ -273,6 +273,11 @@ impl<'a> ViewData<'a> {
         self.len() == 0
     }
 
+    /// The elements as native-endian bytes.
+    pub fn bytes(self) -> &'a [u8] {
+        each!(self, ViewData, v => bytemuck::cast_slice(v))
+    }
+
     /// Bytes seen as elements of a type; `None` when length or alignment do not fit.
     pub fn from_bytes(dtype: DType, bytes: &'a [u8]) -> Option<ViewData<'a>> {
         fn cast<T: bytemuck::AnyBitPattern>(b: &[u8]) -> Option<&[T]> {
@@ -304,6 +309,11 @@ impl<'a> ViewDataMut<'a> {
     /// True when there is no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The elements as native-endian bytes.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        each!(self, ViewDataMut, v => bytemuck::cast_slice_mut(v))
     }
 
     /// Bytes seen as elements of a type; `None` when length or alignment do not fit.

@@ -75,12 +75,48 @@ impl BinaryKernel {
             return self.compare::<T>(a, b, out);
         }
         match self.kind {
-            Binary::Add => self.map(a, b, out, #[inline(always)] |x: T, y: T| x + y),
-            Binary::Sub => self.map(a, b, out, #[inline(always)] |x: T, y: T| x - y),
-            Binary::Mul => self.map(a, b, out, #[inline(always)] |x: T, y: T| x * y),
-            Binary::Div => self.map(a, b, out, #[inline(always)] |x: T, y: T| x / y),
-            Binary::Min => self.map(a, b, out, #[inline(always)] |x: T, y: T| x.lower(y)),
-            Binary::Max => self.map(a, b, out, #[inline(always)] |x: T, y: T| x.upper(y)),
+            Binary::Add => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x + y,
+            ),
+            Binary::Sub => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x - y,
+            ),
+            Binary::Mul => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x * y,
+            ),
+            Binary::Div => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x / y,
+            ),
+            Binary::Min => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x.lower(y),
+            ),
+            Binary::Max => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x.upper(y),
+            ),
             Binary::Pow => self.map(a, b, out, |x: T, y: T| x.power(y)),
             Binary::Mod => self.map(a, b, out, |x: T, y: T| x.floor_rem(y)),
             _ => self.map(a, b, out, |x: T, y: T| x % y),
@@ -92,12 +128,42 @@ impl BinaryKernel {
             return self.compare::<T>(a, b, out);
         }
         match self.kind {
-            Binary::Add => self.map(a, b, out, #[inline(always)] |x: T, y: T| x.plus(y)),
-            Binary::Sub => self.map(a, b, out, #[inline(always)] |x: T, y: T| x.minus(y)),
-            Binary::Mul => self.map(a, b, out, #[inline(always)] |x: T, y: T| x.times(y)),
+            Binary::Add => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x.plus(y),
+            ),
+            Binary::Sub => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x.minus(y),
+            ),
+            Binary::Mul => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x.times(y),
+            ),
             Binary::Div => self.map(a, b, out, |x: T, y: T| x.quotient(y)),
-            Binary::Min => self.map(a, b, out, #[inline(always)] |x: T, y: T| x.lower(y)),
-            Binary::Max => self.map(a, b, out, #[inline(always)] |x: T, y: T| x.upper(y)),
+            Binary::Min => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x.lower(y),
+            ),
+            Binary::Max => self.map(
+                a,
+                b,
+                out,
+                #[inline(always)]
+                |x: T, y: T| x.upper(y),
+            ),
             Binary::Pow => self.map(a, b, out, |x: T, y: T| x.power(y)),
             Binary::Mod => self.map(a, b, out, |x: T, y: T| x.floor_rem(y)),
             _ => self.map(a, b, out, |x: T, y: T| x.truncated_rem(y)),

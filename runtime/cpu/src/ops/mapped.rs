@@ -101,9 +101,8 @@ impl Mapped {
         for (axis, entries) in tables.into_iter().enumerate() {
             stride = stride.checked_div(x.shape[axis]).unwrap_or(0);
             let len = out.shape[axis];
-            let same = |t: &Vec<usize>| {
-                len == x.shape[axis] && t.iter().enumerate().all(|(i, &s)| i == s)
-            };
+            let same =
+                |t: &Vec<usize>| len == x.shape[axis] && t.iter().enumerate().all(|(i, &s)| i == s);
             let source = match entries.filter(|t| !same(t)) {
                 Some(t) => Source::Table(t),
                 None => Source::Same,

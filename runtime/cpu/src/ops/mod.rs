@@ -1,12 +1,25 @@
 //! The kernels, one family a file.
 
 mod activation;
+mod arg;
+mod binary;
+mod cast;
 mod conv;
+mod copy;
 mod f32s;
+mod mapped;
+mod normalize;
 mod patches;
+mod reduce;
+mod resize;
+mod scalar;
+mod softmax;
+mod strided;
 mod tiles;
+mod unary;
+mod walk;
 
-use tobiuo_ops::{Fact, Op};
+use tobiuo_ops::{Fact, Op, infer};
 use tobiuo_tensor::TensorView;
 
 use crate::{CpuError, Kernel};
@@ -20,6 +33,46 @@ pub(crate) fn prepare(
     match op {
         Op::Conv(c) => conv::prepare(c, inputs, constants),
         Op::Activation(a) => activation::prepare(*a, inputs),
+        _ => prepare_general(op, inputs, constants),
+    }
+}
+
+/// The ops that are no neural network's arithmetic of their own: element-wise functions,
+/// movement, reductions, normalisations.
+fn prepare_general(
+    op: &Op,
+    inputs: &[Fact],
+    constants: &[Option<TensorView<'_>>],
+) -> Result<Box<dyn Kernel>, CpuError> {
+    let outputs = infer(op, inputs).map_err(CpuError)?;
+    let (Some(x), Some(out)) = (inputs.first(), outputs.first()) else {
+        return Err(CpuError(format!("{} has no operand", op.name())));
+    };
+    match op {
+        Op::Unary(u) => unary::prepare(*u, x),
+        Op::Binary { kind, activation } => binary::prepare(*kind, *activation, inputs, out),
+        Op::Where => Ok(binary::select(inputs, out)),
+        Op::Softmax { axis, log } => softmax::prepare(*axis, *log, x),
+        Op::Concat { axis } => Ok(copy::concat(*axis, inputs, out)),
+        Op::Gather { axis } => copy::gather(*axis, inputs, constants),
+        Op::Reshape { .. } => Ok(copy::reshape()),
+        Op::Slice(_) | Op::Transpose { .. } | Op::Expand { .. } | Op::Tile { .. } => {
+            strided::prepare(op, x, out)
+        }
+        Op::Pad(a) => mapped::pad(a, x, out),
+        Op::Resize(a) => resize::prepare(a, x, out),
+        Op::Reduce { kind, axes, .. } => reduce::prepare(*kind, axes, x, out),
+        Op::ArgReduce { .. } => arg::arg_reduce(op, x),
+        Op::TopK { .. } => arg::top_k(op, x),
+        Op::Cast { to } => Ok(cast::prepare(x, *to)),
+        Op::LayerNorm { axis, epsilon } => normalize::layer(*axis, *epsilon, x),
+        Op::InstanceNorm { epsilon } => normalize::instance(*epsilon, x),
+        Op::Lrn { .. } => normalize::lrn(op, x),
         _ => Err(CpuError(format!("{} has no CPU kernel", op.name()))),
     }
+}
+
+/// The CPU device computes in f32; f16 is a type of weights here, cast when they are loaded.
+fn no_f16(name: &str) -> CpuError {
+    CpuError(format!("{name} has no CPU kernel for this element type: cast to f32 before it"))
 }

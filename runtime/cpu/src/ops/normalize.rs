@@ -73,13 +73,24 @@ impl Rows {
     #[inline(always)]
     fn row(&self, row: &mut [f32], scale: &[f32], bias: &[f32], number: usize) {
         let n = self.row as f32;
-        let mean = sum(row, #[inline(always)] |x| x) / n;
-        let variance = sum(row, #[inline(always)] |x| (x - mean) * (x - mean)) / n;
+        let mean = sum(
+            row,
+            #[inline(always)]
+            |x| x,
+        ) / n;
+        let variance = sum(
+            row,
+            #[inline(always)]
+            |x| (x - mean) * (x - mean),
+        ) / n;
         let factor = 1.0 / (variance + self.epsilon).sqrt();
         match self.channels {
             Some(c) => {
                 let (scale, bias) = (factor * scale[number % c], bias[number % c]);
-                row.iter_mut().for_each(#[inline(always)] |x| *x = (*x - mean) * scale + bias);
+                row.iter_mut().for_each(
+                    #[inline(always)]
+                    |x| *x = (*x - mean) * scale + bias,
+                );
             }
             None => {
                 for ((x, s), b) in row.iter_mut().zip(scale).zip(bias) {

@@ -20,6 +20,16 @@ pub(crate) trait Number: Pod + Send + Sync + PartialOrd {
     /// Integers truncate; divided by zero they give zero.
     fn over(self, count: usize) -> Self;
 
+    #[inline(always)]
+    fn plus_magnitude(self, other: Self) -> Self {
+        self.plus(other.magnitude())
+    }
+
+    #[inline(always)]
+    fn plus_square(self, other: Self) -> Self {
+        self.plus(other.times(other))
+    }
+
     /// The larger one, or NaN where one is.
     #[inline(always)]
     fn upper(self, other: Self) -> Self {

@@ -62,19 +62,39 @@ impl SoftmaxKernel {
         let (max, sum) = (&mut max[..n], &mut sum[..n]);
         let at = |row: usize| row * self.inner + first..row * self.inner + first + n;
         for row in 0..self.axis {
-            with(max, &rows[at(row)], #[inline(always)] |m, x| m.upper(x));
+            with(
+                max,
+                &rows[at(row)],
+                #[inline(always)]
+                |m, x| m.upper(x),
+            );
         }
         let mut powers = [0.0; COLUMNS];
         for row in 0..self.axis {
             let x = &mut rows[at(row)];
-            with(x, max, #[inline(always)] |x, m| x - m);
+            with(
+                x,
+                max,
+                #[inline(always)]
+                |x, m| x - m,
+            );
             if self.log {
                 powers[..n].copy_from_slice(x);
                 Exp::default().map_mut(&mut powers[..n]);
-                with(sum, &powers[..n], #[inline(always)] |s, e| s + e);
+                with(
+                    sum,
+                    &powers[..n],
+                    #[inline(always)]
+                    |s, e| s + e,
+                );
             } else {
                 Exp::default().map_mut(x);
-                with(sum, x, #[inline(always)] |s, e| s + e);
+                with(
+                    sum,
+                    x,
+                    #[inline(always)]
+                    |s, e| s + e,
+                );
             }
         }
         if self.log {
@@ -85,9 +105,19 @@ impl SoftmaxKernel {
         for row in 0..self.axis {
             let x = &mut rows[at(row)];
             if self.log {
-                with(x, sum, #[inline(always)] |x, s| x - s);
+                with(
+                    x,
+                    sum,
+                    #[inline(always)]
+                    |x, s| x - s,
+                );
             } else {
-                with(x, sum, #[inline(always)] |x, s| x * s);
+                with(
+                    x,
+                    sum,
+                    #[inline(always)]
+                    |x, s| x * s,
+                );
             }
         }
     }
@@ -98,6 +128,11 @@ impl SoftmaxKernel {
 fn with(a: &mut [f32], b: &[f32], f: impl Fn(f32, f32) -> f32) {
     vectorised(
         #[inline(always)]
-        || a.iter_mut().zip(b).for_each(#[inline(always)] |(a, &b)| *a = f(*a, b)),
+        || {
+            a.iter_mut().zip(b).for_each(
+                #[inline(always)]
+                |(a, &b)| *a = f(*a, b),
+            )
+        },
     )
 }

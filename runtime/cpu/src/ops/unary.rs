@@ -67,7 +67,12 @@ impl UnaryKernel {
                 blocks(x, out, 1, |xs| {
                     vectorised(
                         #[inline(always)]
-                        || xs.iter_mut().for_each(#[inline(always)] |x| *x = $f(*x)),
+                        || {
+                            xs.iter_mut().for_each(
+                                #[inline(always)]
+                                |x| *x = $f(*x),
+                            )
+                        },
                     )
                 })
             };

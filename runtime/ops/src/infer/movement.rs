@@ -197,10 +197,13 @@ pub(super) fn resize(a: &Resize, inputs: &[Fact]) -> Facts {
         if size == 0 && out != 0 {
             return Err(format!("axis {axis} of x {:?} is empty, size {out} is asked", x.shape));
         }
-        // A size is the scaled extent, rounded one way or another. A region of interest takes
+        // A size is the scaled extent, rounded to a neighbour; half of it at least, so that an
+        // antialiasing filter is never wider than a few times x. A region of interest takes
         // any size.
         let scaled = f64::from(scale) * size as f64;
-        if !crop && (scaled - out as f64).abs() > 1.0 + 1e-4 * scaled {
+        let slack = 1e-4 * scaled + 1e-6;
+        let (low, high) = (scaled - 1.0 - slack, scaled + 0.5 + slack);
+        if !crop && !(low..=high).contains(&(out as f64)) {
             return Err(format!(
                 "axis {axis}: x {:?} times {scale} gives {scaled}, the output's size is {out}",
                 x.shape
