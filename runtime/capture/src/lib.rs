@@ -8,6 +8,7 @@ mod config;
 mod error;
 mod file;
 mod format;
+mod gst;
 pub mod jpeg;
 mod limit;
 mod mjpeg;
@@ -16,8 +17,15 @@ mod pictures;
 pub mod scene;
 mod synthetic;
 mod uri;
+mod v4l2;
+mod y4m;
 
 use std::sync::atomic::AtomicBool;
+
+pub mod cameras {
+    //! Which cameras are connected, and what they offer.
+    pub use crate::v4l2::cameras::{Camera, Mode, list};
+}
 
 pub use avi::Writer as AviWriter;
 pub use clock::monotonic_ns;
@@ -25,6 +33,7 @@ pub use config::SourceConfig;
 pub use error::{CaptureError, CaptureErrorKind};
 pub use format::{FrameFormat, FrameMeta, MAX_FRAME_BYTES, MAX_SIDE, PixelFormat, Read};
 
+use gst::{Gst, What};
 use uri::Address;
 
 /// Something that frames come from.
@@ -63,12 +72,21 @@ pub fn open(uri: &str, cfg: &SourceConfig) -> Result<Box<dyn Source>, CaptureErr
     let source: Box<dyn Source> = match Address::parse(uri)? {
         Address::Test(address) => Box::new(synthetic::Synthetic::open(&address, cfg)?),
         Address::Pictures(files) => Box::new(pictures::Pictures::open(uri, files, cfg)?),
-        Address::Avi(path) => avi::open(&path, cfg)?,
+        Address::Avi(path) => match avi::open(&path, cfg) {
+            // Another codec than Motion-JPEG.
+            Err(error) if error.kind() == CaptureErrorKind::Unsupported => {
+                log::info!("{error}; trying GStreamer");
+                Box::new(Gst::open(uri, What::Clip(path), cfg)?)
+            }
+            opened => opened?,
+        },
         Address::Mjpeg(path) => mjpeg::open(&path, cfg)?,
-        _ => {
-            let reason = "this kind of source is not in this build";
-            return Err(CaptureError::new(CaptureErrorKind::Unsupported, uri, reason));
-        }
+        Address::Y4m(path) => Box::new(y4m::Y4m::open(&path, cfg)?),
+        Address::Csi(sensor) => Box::new(Gst::open(uri, What::Csi(sensor), cfg)?),
+        Address::Rtsp(address) => Box::new(Gst::open(uri, What::Rtsp(address), cfg)?),
+        Address::Clip(path) => Box::new(Gst::open(uri, What::Clip(path), cfg)?),
+        Address::Gst(pipeline) => Box::new(Gst::open(uri, What::Pipeline(pipeline), cfg)?),
+        Address::V4l2(path) => v4l2::open(&path, cfg)?,
     };
     Ok(match cfg.frames {
         Some(frames) => Box::new(limit::Limit::new(source, frames)),
