@@ -5,14 +5,14 @@
 //! [`Kernel::run`] works in the memory it is handed and allocates nothing.
 
 use tobiuo_ops::{Fact, Op, infer};
-use tobiuo_tensor::{DType, Tensor, TensorView, TensorViewMut};
+use tobiuo_tensor::{Tensor, TensorView, TensorViewMut};
 
 use crate::memory::Memory;
 use crate::{CpuError, ops};
 
 /// An op's operands. `None` stands for an operand that is exactly output 0's bytes: the
 /// kernel finds the operand's elements in the output and overwrites them. That happens only
-/// to operands for which [`in_place`] says it may.
+/// to operands that [`tobiuo_ops::in_place_inputs`] names.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     get: &'a (dyn Fn(usize) -> Option<TensorView<'a>> + Sync),
@@ -73,24 +73,6 @@ pub fn prepare(
     constants: &[Option<TensorView<'_>>],
 ) -> Result<Box<dyn Kernel>, CpuError> {
     ops::prepare(op, inputs, constants)
-}
-
-/// True when operand `operand` may be exactly output 0's bytes: the kernel computes each
-/// element from that element alone. The one rule for the builder's memory planner, for the
-/// executor's check of an engine file, and for the kernels, which must honour it.
-pub fn in_place(op: &Op, inputs: &[Fact], operand: usize) -> bool {
-    let Some(x) = inputs.get(operand) else { return false };
-    match op {
-        Op::Activation(_) | Op::Unary(_) | Op::Reshape { .. } => operand == 0,
-        Op::PRelu | Op::BatchNorm { .. } => operand == 0,
-        Op::Conv(c) => c.residual && operand == 3,
-        Op::Binary { kind, .. } => {
-            // The result has this operand's shape and its bytes' type.
-            !(kind.is_comparison() && x.dtype != DType::Bool)
-                && infer(op, inputs).is_ok_and(|out| out.len() == 1 && out[0].shape == x.shape)
-        }
-        _ => false,
-    }
 }
 
 /// Runs one op on owned tensors: constant folding, tests.

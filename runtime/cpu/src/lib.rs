@@ -13,6 +13,6 @@ mod threads;
 
 pub use error::CpuError;
 pub use executor::CpuExecutor;
-pub use kernel::{Inputs, Kernel, evaluate, in_place, prepare};
+pub use kernel::{Inputs, Kernel, evaluate, prepare};
 pub use program::{CpuProgram, Weights};
 pub use threads::Threads;

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use tobiuo_engine::manifest::{Place, Plan, Program, Step, TENSOR_ALIGN, TensorDesc};
-use tobiuo_ops::{Fact, Op, infer};
-use tobiuo_tensor::{TensorView, TensorViewMut, ViewData, ViewDataMut, checked_numel, strides};
+use tobiuo_ops::{Fact, Op, in_place_inputs, infer, view_offset};
+use tobiuo_tensor::{TensorView, TensorViewMut, ViewData, ViewDataMut, checked_numel};
 
 use crate::executor::State;
-use crate::{CpuError, Inputs, Kernel, Threads, in_place, prepare};
+use crate::{CpuError, Inputs, Kernel, Threads, prepare};
 
 /// The bytes of an engine's weights section, shared by all who read them.
 pub type Weights = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -249,10 +249,11 @@ fn prepare_step(plan: &Plan, weights: &[u8], step: &Step) -> Result<Prepared, Cp
         let name = |i: usize| &outputs[w[i].0].name;
         return err(format!("outputs '{}' and '{}' overlap", name(0), name(1)));
     }
-    if is_view(&step.op, &inputs, &outputs) {
+    if is_view(&step.op, &facts, &inputs, &outputs) {
         return Ok(Prepared { kernel: None, inputs: Vec::new(), outputs: Vec::new() });
     }
 
+    let in_place = expected.first().map_or(Vec::new(), |o| in_place_inputs(&step.op, &facts, o));
     let mut sources = Vec::new();
     for (i, d) in inputs.iter().enumerate() {
         let len = bytes_of(d);
@@ -275,7 +276,7 @@ fn prepare_step(plan: &Plan, weights: &[u8], step: &Step) -> Result<Prepared, Cp
                         let base = if part == 0 { 0 } else { placed[part - 1].1.end };
                         Source::Arena(part, range.start - base..range.end - base)
                     }
-                    Some((0, r)) if *r == range && in_place(&step.op, &facts, i) => Source::InPlace,
+                    Some((0, r)) if *r == range && in_place.contains(&i) => Source::InPlace,
                     Some((o, _)) => {
                         return err(format!(
                             "input {i} '{}' overlaps output '{}' in a way that {} cannot run in",
@@ -302,9 +303,10 @@ fn prepare_step(plan: &Plan, weights: &[u8], step: &Step) -> Result<Prepared, Cp
     Ok(Prepared { kernel: Some(kernel), inputs: sources, outputs: placed })
 }
 
-/// True when the output's bytes are already where the step would write them: a Reshape in
-/// place, a Slice that is one block of its input, a Concat whose producers wrote its parts.
-fn is_view(op: &Op, inputs: &[&TensorDesc], outputs: &[&TensorDesc]) -> bool {
+/// True when the output's bytes are already where the step would write them: a Reshape at its
+/// input's place, a Slice that is one run of its input, a Concat whose producers wrote its
+/// parts.
+fn is_view(op: &Op, facts: &[Fact], inputs: &[&TensorDesc], outputs: &[&TensorDesc]) -> bool {
     let [out] = outputs else { return false };
     let at = |d: &TensorDesc| match d.place {
         Place::Arena(at) => Some(at as usize),
@@ -312,15 +314,6 @@ fn is_view(op: &Op, inputs: &[&TensorDesc], outputs: &[&TensorDesc]) -> bool {
     };
     let Some(base) = at(out) else { return false };
     match (op, inputs) {
-        (Op::Reshape { .. }, [x]) => at(x) == Some(base),
-        (Op::Slice(s), [x]) => {
-            // One block: below the first axis with more than one index taken, all is taken.
-            let first = s.lens.iter().position(|&n| n != 1).unwrap_or(s.lens.len());
-            let block = s.steps.iter().all(|&n| n == 1)
-                && (first + 1..s.lens.len()).all(|i| s.lens[i] == x.shape[i]);
-            let skipped: usize = s.starts.iter().zip(strides(&x.shape)).map(|(a, b)| a * b).sum();
-            block && at(x).map(|a| a + skipped * x.dtype.size()) == Some(base)
-        }
         (Op::Concat { axis }, parts) => {
             let mut next = base;
             out.shape[..*axis].iter().all(|&n| n == 1)
@@ -330,6 +323,8 @@ fn is_view(op: &Op, inputs: &[&TensorDesc], outputs: &[&TensorDesc]) -> bool {
                     here
                 })
         }
+        (_, [x, ..]) => view_offset(op, facts)
+            .is_some_and(|skip| at(x).map(|a| a + skip * x.dtype.size()) == Some(base)),
         _ => false,
     }
 }
