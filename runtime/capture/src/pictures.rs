@@ -88,6 +88,10 @@ fn decoder(file: &Path) -> Result<impl ImageDecoder, CaptureError> {
     let mut reader = ImageReader::new(BufReader::new(opened))
         .with_guessed_format()
         .map_err(|error| CaptureError::io(&name, "read", error))?;
+    if reader.format().is_none() {
+        let reason = "damaged picture: its bytes are neither JPEG nor PNG";
+        return Err(CaptureError::new(Kind::Damaged, name, reason));
+    }
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);

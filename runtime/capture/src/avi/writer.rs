@@ -37,6 +37,7 @@ pub struct Writer {
     /// Where the next chunk goes.
     end: u64,
     largest: u32,
+    max_bytes: u64,
     /// Whether the index is written, or an error made it pointless to.
     finished: bool,
 }
@@ -67,10 +68,16 @@ impl Writer {
             frames: 0,
             end: HEAD as u64,
             largest: 0,
+            max_bytes: MAX_BYTES,
             finished: false,
         };
         writer.update(HEAD as u64)?;
         Ok(writer)
+    }
+
+    /// Makes the file end before `bytes`, index included, instead of at 2 GiB.
+    pub fn set_max_bytes(&mut self, bytes: u64) {
+        self.max_bytes = bytes.min(MAX_BYTES);
     }
 
     /// The frames written so far.
@@ -80,19 +87,19 @@ impl Writer {
 
     /// Writes one frame, a whole JPEG.
     ///
-    /// Fails with [`Unsupported`](Kind::Unsupported) when the file would pass 2 GiB with its
-    /// index; what was written stays whole.
+    /// Fails with [`Unsupported`](Kind::Unsupported) when the file would pass its largest size
+    /// with its index; what was written stays whole.
     pub fn write(&mut self, jpeg: &[u8]) -> Result<(), CaptureError> {
         let padded = jpeg.len() as u64 + jpeg.len() as u64 % 2;
         let index = (u64::from(self.frames) + 1) * 16 + 8;
-        if self.end + 8 + padded + index > MAX_BYTES {
-            return Err(CaptureError::new(
-                Kind::Unsupported,
-                &self.name,
-                "the file would pass 2 GiB, which AVI players cannot read",
-            )
-            .at(format!("frame {}", self.frames))
-            .remedy("start another file, or lower --quality or the frame rate"));
+        if self.end + 8 + padded + index > self.max_bytes {
+            let reason = match self.max_bytes {
+                MAX_BYTES => "the file would pass 2 GiB, which AVI players cannot read".to_owned(),
+                bytes => format!("the file would pass the {bytes} bytes it may have"),
+            };
+            return Err(CaptureError::new(Kind::Unsupported, &self.name, reason)
+                .at(format!("frame {}", self.frames))
+                .remedy("start another file, or lower --quality or the frame rate"));
         }
         let mut head = *b"00dc\0\0\0\0";
         head[4..].copy_from_slice(&(jpeg.len() as u32).to_le_bytes());

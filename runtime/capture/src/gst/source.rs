@@ -114,7 +114,13 @@ impl Gst {
                 .remedy("ask for one size with --input-width and --input-height"));
         }
         if well && partial == 0 && !matches!(self.what, What::Csi(_) | What::Rtsp(_)) {
-            return Ok(());
+            return match self.fruitful {
+                true => Ok(()),
+                false => {
+                    let reason = "there is no frame in it";
+                    Err(CaptureError::new(Kind::Damaged, &self.name, reason))
+                }
+            };
         }
         Err(failure(&self.name, &self.what, status, &line, true)
             .at(format!("frame {}", self.sequence)))
@@ -172,7 +178,7 @@ fn failure(
     line: &str,
     was_running: bool,
 ) -> CaptureError {
-    const PACKAGES: &str = "apt install gstreamer1.0-tools gstreamer1.0-plugins-base \
+    const PACKAGES: &str = "try: sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-base \
                             gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav";
     let code = status.and_then(|status| status.code());
     let has = |texts: &[&str]| texts.iter().any(|text| line.contains(text));
@@ -192,7 +198,7 @@ fn failure(
     if has(&["no element \"nvarguscamerasrc\"", "no element \"nvvidconv\""]) {
         return CaptureError::new(Kind::Unsupported, name, said).remedy(
             "CSI cameras need a Jetson with NVIDIA's GStreamer plugins: \
-             apt install nvidia-l4t-gstreamer nvidia-l4t-camera",
+             sudo apt install nvidia-l4t-gstreamer nvidia-l4t-camera",
         );
     }
     if has(&["no element", "plug-in is missing", "missing plugin", "No decoder"]) {

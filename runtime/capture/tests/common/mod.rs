@@ -45,3 +45,45 @@ pub fn psnr(a: &[u8], b: &[u8]) -> f64 {
     let sum: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
     10.0 * (255.0 * 255.0 / (sum / a.len() as f64).max(1e-9)).log10()
 }
+
+/// What a source gave up to its end: number, pixels and frames dropped before, of each frame.
+pub type Frames = Vec<(tobiuo_capture::FrameMeta, Vec<u8>)>;
+
+/// Reads a source to its end, or to its first error.
+pub fn read_all(
+    uri: &str,
+    cfg: &tobiuo_capture::SourceConfig,
+) -> (Frames, Option<tobiuo_capture::CaptureError>) {
+    use tobiuo_capture::{Read, open};
+    let mut source = match open(uri, cfg) {
+        Ok(source) => source,
+        Err(error) => return (Vec::new(), Some(error)),
+    };
+    let mut slot = vec![0; source.max_frame_bytes()];
+    let mut frames = Vec::new();
+    loop {
+        match source.read(&mut slot, &false.into()) {
+            Ok(Read::Frame(meta)) => {
+                frames.push((meta, slot[..meta.format.frame_bytes().unwrap()].to_vec()));
+            }
+            Ok(Read::End) => return (frames, None),
+            Err(error) => return (frames, Some(error)),
+        }
+    }
+}
+
+/// An AVI of `count` grey frames of 32x16 pixels, frame n of level `10 * n`, and its frames'
+/// JPEGs.
+pub fn avi(path: &std::path::Path, count: u32) -> Vec<Vec<u8>> {
+    let mut writer = tobiuo_capture::AviWriter::create(path, 32, 16, 25.0).unwrap();
+    let mut encoder = tobiuo_capture::jpeg::Encoder::new(32, 16, 90).unwrap();
+    let mut jpegs = Vec::new();
+    for number in 0..count {
+        let mut jpeg = Vec::new();
+        encoder.encode(&[10 * number as u8; 32 * 16 * 3], &mut jpeg).unwrap();
+        writer.write(&jpeg).unwrap();
+        jpegs.push(jpeg);
+    }
+    writer.finish().unwrap();
+    jpegs
+}
