@@ -76,6 +76,9 @@ pub struct Provenance {
     pub model_hash: String,
     /// Producer, opset and such, as the model says.
     pub producer: String,
+    /// The builder's options that shaped the engine, as one line. With the model's hash and
+    /// the builder's version it tells whether building again would give the same file.
+    pub options: String,
     /// The passes that ran, in order, with what each did (nodes before, after).
     pub passes: Vec<PassRecord>,
     /// Per layer: what was chosen and why (empty on the CPU device).
@@ -246,9 +249,9 @@ pub enum Program {
 /// the same bytes and the op computes each element from that element alone (in place), or,
 /// for a `Conv` with `residual`, where the residual is exactly the output's bytes
 /// ([`tobiuo_ops::in_place_inputs`]). Or the step does nothing, because the bytes are there
-/// already: a `Reshape` at its input's place, a `Slice` at the place of the run it takes out
-/// of its input, a `Concat` whose axes before the joined one are 1 and whose inputs lie one
-/// behind the other at its output's place.
+/// already: a `Concat` whose axes before the joined one are 1 and whose inputs lie one behind
+/// the other at its output's place, or an op whose output is a run of its first input
+/// ([`tobiuo_ops::view_offset`]: `Reshape`, a `Slice` of whole rows, ...) and lies there.
 ///
 /// A tensor is an input or written by at most one step, and whole until one of its bytes is
 /// written again. A tensor that no step writes is a view: of tensors of its type, each of

@@ -34,7 +34,7 @@ pub struct Written {
 /// The same manifest and sections give the same bytes.
 #[derive(Debug)]
 pub struct EngineWriter {
-    encoder: Encoder<BufWriter<File>>,
+    encoder: Encoder<BufWriter<sink::Sink>>,
     temporary: Temporary,
     path: PathBuf,
 }
@@ -61,8 +61,9 @@ impl EngineWriter {
             let full = io::Error::from(io::ErrorKind::StorageFull);
             return Err(write_error(full, path, size));
         }
-        let encoder = Encoder::new(BufWriter::with_capacity(1 << 20, file), head, &json)
-            .map_err(|e| write_error(e, path, size))?;
+        let encoder =
+            Encoder::new(BufWriter::with_capacity(1 << 20, sink::Sink(file)), head, &json)
+                .map_err(|e| write_error(e, path, size))?;
         Ok(EngineWriter { encoder, temporary, path: path.into() })
     }
 
@@ -101,7 +102,7 @@ impl EngineWriter {
         let size = encoder.head.file_len;
         let end = || {
             let (out, hash) = encoder.finish()?;
-            let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let sink::Sink(file) = out.into_inner().map_err(io::IntoInnerError::into_error)?;
             file.sync_all()?;
             drop(file);
             temporary.publish(&path)?;
@@ -178,6 +179,46 @@ fn head(json_len: usize, sections: &[SectionSpec]) -> Result<Head, EngineError> 
     }
     Head::layout(json_len as u64, &lens)
         .ok_or_else(|| EngineError::new(EngineErrorKind::Limit, "sections of more than 64 bits"))
+}
+
+/// The file as the encoder writes it; in tests, on a disk that fills.
+mod sink {
+    use std::fs::File;
+    use std::io::{self, Seek, SeekFrom, Write};
+
+    #[cfg(test)]
+    thread_local! {
+        /// Bytes that this thread may still write to files, if there is a limit.
+        pub(super) static ROOM: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+    }
+
+    #[derive(Debug)]
+    pub(super) struct Sink(pub(super) File);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            #[cfg(test)]
+            if let Some(room) = ROOM.get() {
+                let n = room.min(bytes.len() as u64) as usize;
+                if n == 0 && !bytes.is_empty() {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                ROOM.set(Some(room - n as u64));
+                return self.0.write_all(&bytes[..n]).map(|()| n);
+            }
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
+    impl Seek for Sink {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
 }
 
 /// Writes a file's parts in order, hashing as it goes, and its head last.

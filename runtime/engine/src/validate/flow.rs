@@ -224,16 +224,19 @@ impl<'a> Flow<'a> {
                         here
                     })
             }
-            Op::Reshape { .. } | Op::Slice(_) => {
-                let [input] = step.inputs[..] else { return false };
+            op => {
+                let Some(&input) = step.inputs.first() else { return false };
                 let from = self.range(input);
-                let tensor = &self.plan.tensors[input as usize];
-                let skipped = view_offset(&step.op, &[tensor.fact()])
-                    .map(|elements| (elements * tensor.dtype.size()) as u64);
+                let size = self.plan.tensors[input as usize].dtype.size();
+                let skipped = view_offset(op, &self.facts(&step.inputs));
+                let skipped = skipped.map(|elements| (elements * size) as u64);
                 from.in_arena && skipped.is_some_and(|n| from.start + n == to.start)
             }
-            _ => false,
         }
+    }
+
+    fn facts(&self, tensors: &[u32]) -> Vec<Fact> {
+        tensors.iter().map(|&t| self.plan.tensors[t as usize].fact()).collect()
     }
 
     /// Inputs and outputs are apart, or exactly the same bytes where the op allows it.
@@ -243,12 +246,10 @@ impl<'a> Flow<'a> {
             .iter()
             .all(|&o| step.inputs.iter().all(|&t| !self.range(o).overlaps(self.range(t))));
         let (false, Some(&first)) = (apart, step.outputs.first()) else { return Ok(()) };
-        let fact = |&t: &u32| self.plan.tensors[t as usize].fact();
-        let inputs: Vec<Fact> = step.inputs.iter().map(fact).collect();
+        let inputs = self.facts(&step.inputs);
+        let output = self.plan.tensors[first as usize].fact();
         let mut allowed = vec![false; inputs.len()];
-        in_place_inputs(&step.op, &inputs, &fact(&first))
-            .into_iter()
-            .for_each(|i| allowed[i] = true);
+        in_place_inputs(&step.op, &inputs, &output).into_iter().for_each(|i| allowed[i] = true);
         for &o in &step.outputs {
             for (i, &t) in step.inputs.iter().enumerate() {
                 let (from, to) = (self.range(t), self.range(o));

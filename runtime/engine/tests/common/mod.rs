@@ -104,6 +104,7 @@ pub fn manifest() -> Manifest {
             format: "onnx".into(),
             model_hash: "00".repeat(32),
             producer: "by hand".into(),
+            options: "precision=fp32 batch=1,2".into(),
             passes: vec![PassRecord { name: "fuse".into(), nodes_before: 12, nodes_after: 9 }],
             notes: vec!["a note with \"quotes\", a tab\t and 飛魚".into()],
         },
