@@ -9,9 +9,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let uri = args.next().unwrap_or_else(|| "test://".into());
     let mut number = || args.next().map(|text| text.parse::<u32>()).transpose();
-    let mut cfg = SourceConfig::default();
-    cfg.frames = Some(number()?.unwrap_or(10).into());
-    (cfg.width, cfg.height) = (number()?, number()?);
+    let frames = Some(number()?.unwrap_or(10).into());
+    let (width, height) = (number()?, number()?);
+    let cfg = SourceConfig { frames, width, height, ..Default::default() };
     let mut source = open(&uri, &cfg)?;
     println!("{}", source.describe());
     let mut slot = vec![0; source.max_frame_bytes()];

@@ -87,8 +87,7 @@ mod tests {
     fn a_late_live_reader_misses_frames() {
         let stop = AtomicBool::new(false);
         let mut pacer = Pacer::new(100.0);
-        let (first, missed) = pacer.wait_live(&stop).unwrap();
-        assert_eq!(missed, 0);
+        let (first, _) = pacer.wait_live(&stop).unwrap();
         std::thread::sleep(Duration::from_millis(45));
         let (second, missed) = pacer.wait_live(&stop).unwrap();
         assert!(missed >= 3, "{missed}");

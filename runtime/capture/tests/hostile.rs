@@ -67,8 +67,9 @@ fn read(path: &str, cfg: &SourceConfig) -> (u32, bool) {
     (frames, failures > 0)
 }
 
-/// Mutates `whole` `rounds` times; some changes must be noticed and some must not matter.
-fn attack(name: &str, whole: &[u8], rounds: u32) {
+/// Mutates `whole` `rounds` times; some changes must be noticed, and some (unless the format has
+/// checksums) must not matter.
+fn attack(name: &str, whole: &[u8], rounds: u32, least_harmless: u32) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join(name);
     let uri = path.to_str().unwrap();
@@ -91,7 +92,7 @@ fn attack(name: &str, whole: &[u8], rounds: u32) {
         noticed += u32::from(failed || frames < most);
         harmless += u32::from(!failed && frames >= most);
     }
-    assert!(noticed > rounds / 20 && harmless > rounds / 50, "{name}: {noticed} {harmless}");
+    assert!(noticed > rounds / 20 && harmless >= least_harmless, "{name}: {noticed} {harmless}");
 }
 
 #[test]
@@ -99,14 +100,14 @@ fn mutated_avi() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("x.avi");
     avi(&path, 5);
-    attack("x.avi", &fs::read(path).unwrap(), 3000);
+    attack("x.avi", &fs::read(path).unwrap(), 2000, 40);
 }
 
 #[test]
 fn mutated_raw_motion_jpeg() {
     let folder = TempDir::new().unwrap();
     let jpegs = avi(&folder.path().join("x.avi"), 3);
-    attack("x.mjpeg", &jpegs.concat(), 2000);
+    attack("x.mjpeg", &jpegs.concat(), 1000, 20);
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn mutated_y4m() {
             file.extend(b"FRAME\n");
             file.resize(file.len() + bytes, number);
         }
-        attack("x.y4m", &file, 1500);
+        attack("x.y4m", &file, 700, 14);
     }
 }
 
@@ -132,10 +133,10 @@ fn mutated_pictures() {
     let mut png = Vec::new();
     let encoder = image::codecs::png::PngEncoder::new(&mut png);
     encoder.write_image(&rgb, 24, 18, ExtendedColorType::Rgb8).unwrap();
-    attack("x.png", &png, 1500);
+    attack("x.png", &png, 800, 0);
     let mut jpeg = Vec::new();
     image::codecs::jpeg::JpegEncoder::new(&mut jpeg)
         .encode(&rgb, 24, 18, ExtendedColorType::Rgb8)
         .unwrap();
-    attack("x.jpg", &jpeg, 1500);
+    attack("x.jpg", &jpeg, 800, 16);
 }

@@ -187,7 +187,7 @@ fn the_worst_picture_stays_below_the_worst_case() {
     let mut out = Vec::new();
     for _ in 0..20 {
         let rgb: Vec<u8> =
-            (0..w * h * 3).map(|_| if random.next() % 2 == 0 { 0 } else { 255 }).collect();
+            (0..w * h * 3).map(|_| if random.below(2) == 0 { 0 } else { 255 }).collect();
         encoder.encode(&rgb, &mut out).unwrap();
         assert!(out.len() < encoder.worst_case_bytes(), "{}", out.len());
         let capacity = out.capacity();

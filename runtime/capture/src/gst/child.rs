@@ -50,8 +50,8 @@ pub(super) enum Bytes {
     Ended(usize),
     /// The time was over after so many bytes.
     TimedOut(usize),
-    /// The stop flag was set.
-    Stopped,
+    /// The stop flag was set after so many bytes.
+    Stopped(usize),
 }
 
 impl Child {
@@ -111,7 +111,7 @@ impl Child {
         let Some(frames) = &mut self.frames else { return Ok(Bytes::Ended(done)) };
         while done < into.len() {
             if stop.load(Ordering::Relaxed) {
-                return Ok(Bytes::Stopped);
+                return Ok(Bytes::Stopped(done));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -39,7 +39,7 @@ pub(crate) struct Gst {
     /// The frames of this run of the child.
     fruitful: bool,
     ended: bool,
-    /// Bytes of a frame that a timeout cut; they lie in `part`.
+    /// The bytes in `part` of a frame that a timeout or the stop flag cut.
     partial: usize,
     part: Vec<u8>,
 }
@@ -86,19 +86,23 @@ impl Gst {
         match read.map_err(|error| CaptureError::io(&self.name, "read the pipe", error))? {
             Bytes::Full => Ok(true),
             Bytes::Ended(done) => self.end(done).map(|()| false),
-            Bytes::Stopped => Err(CaptureError::stopped(&self.name)),
+            Bytes::Stopped(done) => {
+                self.keep(&slot[..done]);
+                Err(CaptureError::stopped(&self.name))
+            }
             Bytes::TimedOut(done) => {
-                self.part[..done].copy_from_slice(&slot[..done]);
-                self.partial = done;
-                let wait = self.cfg.timeout;
-                Err(CaptureError::new(
-                    Kind::Timeout,
-                    &self.name,
-                    format!("GStreamer gave no frame for {wait:?}"),
-                )
-                .at(format!("frame {}", self.sequence)))
+                self.keep(&slot[..done]);
+                let reason = format!("GStreamer gave no frame for {:?}", self.cfg.timeout);
+                Err(CaptureError::new(Kind::Timeout, &self.name, reason)
+                    .at(format!("frame {}", self.sequence)))
             }
         }
+    }
+
+    /// Keeps the start of a frame whose rest has not come yet.
+    fn keep(&mut self, part: &[u8]) {
+        self.part[..part.len()].copy_from_slice(part);
+        self.partial = part.len();
     }
 
     /// The child's output has ended, `partial` bytes into a frame: in order, or why not?

@@ -76,7 +76,8 @@ fn sample_row<'a>(
     let (across, down) = (frame.h / component.h, frame.v / component.v);
     // The two rows that a doubled row lies between: its own, and the one beyond on its side.
     let near = plane_row(y / down);
-    let beyond = if y % 2 == 0 { (y / 2).saturating_sub(1) } else { (y / 2 + 1).min(height - 1) };
+    let beyond =
+        if y.is_multiple_of(2) { (y / 2).saturating_sub(1) } else { (y / 2 + 1).min(height - 1) };
     match (across, down) {
         (1, 1) => return near,
         (2, 1) if width > 2 => double(near, scratch),
@@ -88,7 +89,7 @@ fn sample_row<'a>(
             double_sums(sums, scratch);
         }
         (1, 2) => {
-            let bias = if y % 2 == 0 { 1 } else { 2 };
+            let bias = if y.is_multiple_of(2) { 1 } else { 2 };
             for ((out, &near), &far) in scratch.iter_mut().zip(near).zip(plane_row(beyond)) {
                 *out = ((u16::from(near) * 3 + u16::from(far) + bias) >> 2) as u8;
             }

@@ -293,7 +293,7 @@ impl BitWriter<'_> {
 
     /// Writes the last bits, filled up with ones.
     fn finish(mut self) {
-        while self.count % 8 != 0 {
+        while !self.count.is_multiple_of(8) {
             self.bits = self.bits << 1 | 1;
             self.count += 1;
         }
