@@ -49,3 +49,37 @@ pub(crate) fn lanes() -> usize {
     }
     Lanes.dispatch()
 }
+
+/// Runs `f` on `parts` parts of `out`, each whole multiples of `unit` elements with its part
+/// of the scratch memory. The number beside them is a part's first unit.
+pub(crate) fn par_parts(
+    out: &mut [f32],
+    unit: usize,
+    parts: usize,
+    scratch: &mut [f32],
+    f: &(impl Fn(usize, &mut [f32], &mut [f32]) + Sync),
+) {
+    fn fork(
+        first: usize,
+        (out, unit): (&mut [f32], usize),
+        parts: usize,
+        scratch: &mut [f32],
+        f: &(impl Fn(usize, &mut [f32], &mut [f32]) + Sync),
+    ) {
+        if parts <= 1 {
+            if !out.is_empty() {
+                f(first, out, scratch);
+            }
+            return;
+        }
+        let left = parts / 2;
+        let units = out.len() / unit * left / parts;
+        let (out_a, out_b) = out.split_at_mut(units * unit);
+        let (scratch_a, scratch_b) = scratch.split_at_mut(scratch.len() / parts * left);
+        rayon::join(
+            || fork(first, (out_a, unit), left, scratch_a, f),
+            || fork(first + units, (out_b, unit), parts - left, scratch_b, f),
+        );
+    }
+    fork(0, (out, unit), parts, scratch, f);
+}

@@ -1,15 +1,22 @@
 //! The kernels, one family a file.
 
 mod activation;
+mod affine;
 mod arg;
 mod binary;
 mod cast;
 mod conv;
+mod conv_transpose;
 mod copy;
+mod depthwise;
 mod f32s;
+mod gemv;
 mod mapped;
+mod matmul;
 mod normalize;
 mod patches;
+mod pool;
+mod product;
 mod reduce;
 mod resize;
 mod scalar;
@@ -30,9 +37,16 @@ pub(crate) fn prepare(
     inputs: &[Fact],
     constants: &[Option<TensorView<'_>>],
 ) -> Result<Box<dyn Kernel>, CpuError> {
-    match op {
-        Op::Conv(c) => conv::prepare(c, inputs, constants),
-        Op::Activation(a) => activation::prepare(*a, inputs),
+    let outputs = infer(op, inputs).map_err(CpuError)?;
+    match (op, outputs.as_slice()) {
+        (Op::Conv(c), _) => conv::prepare(c, inputs, constants),
+        (Op::ConvTranspose(c), [out]) => conv_transpose::prepare(c, inputs, out, constants),
+        (Op::Gemm(g), _) => matmul::prepare_gemm(g, inputs, constants),
+        (Op::MatMul, [out]) => matmul::prepare(inputs, out, constants),
+        (Op::Pool(p), [out]) => pool::prepare(p, inputs, out),
+        (Op::Activation(a), _) => activation::prepare(*a, inputs),
+        (Op::BatchNorm { epsilon }, _) => affine::batch_norm(*epsilon, inputs),
+        (Op::PRelu, _) => affine::prelu(inputs),
         _ => prepare_general(op, inputs, constants),
     }
 }

@@ -114,6 +114,8 @@ enum Source {
     },
     /// Any other, row by row.
     General,
+    /// A matrix, given by its columns.
+    Transposed,
 }
 
 /// Tables to pack a convolution's patches.
@@ -181,6 +183,39 @@ impl Patches {
         Patches { geometry: g.clone(), width, taps, source, y, x }
     }
 
+    /// The columns of a `depth x columns` matrix, which is given row by row, or column by
+    /// column when `transposed`.
+    pub fn matrix(depth: usize, columns: usize, transposed: bool, width: usize) -> Patches {
+        let geometry = Geometry {
+            batch: 1,
+            groups: 1,
+            in_c: depth,
+            out_c: 0,
+            h: 1,
+            w: columns,
+            kh: 1,
+            kw: 1,
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad: [0, 0],
+            oh: 1,
+            ow: columns,
+        };
+        let taps = vec![Tap { dy: 0, dx: 0, shift: 0 }];
+        let source = if transposed { Source::Transposed } else { Source::Direct };
+        Patches { geometry, width, taps, source, y: Vec::new(), x: Vec::new() }
+    }
+
+    /// Rows of the matrix of patches.
+    pub fn depth(&self) -> usize {
+        self.geometry.depth()
+    }
+
+    /// Its columns.
+    pub fn columns(&self) -> usize {
+        self.geometry.columns()
+    }
+
     /// Floats of an image that [`Patches::image`] makes; 0 where it takes the input as it is.
     pub fn image_len(&self) -> usize {
         match &self.source {
@@ -246,6 +281,7 @@ impl Patches {
                     let stride = phases.len() * size[0] * size[1];
                     self.pack_shifted(isa, image, stride, tap, tile, channels, here);
                 }
+                Source::Transposed => self.pack_transposed(image, tile, channels, here),
                 Source::General => self.pack_general(image, tap, tile, channels, here),
             }
         }
@@ -275,6 +311,26 @@ impl Patches {
             } else {
                 to[..n].copy_from_slice(&from[at..]);
                 to[n..].fill(0.0);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pack_transposed(
+        &self,
+        image: &[f32],
+        tile: usize,
+        depths: Range<usize>,
+        packed: &mut [f32],
+    ) {
+        let (width, depth) = (self.width, self.geometry.in_c);
+        for lane in 0..width {
+            let to = packed.iter_mut().skip(lane).step_by(width);
+            match image.chunks_exact(depth).nth(tile * width + lane) {
+                Some(column) => {
+                    to.zip(&column[depths.clone()]).for_each(|(to, &from)| *to = from);
+                }
+                None => to.for_each(|to| *to = 0.0),
             }
         }
     }
@@ -380,7 +436,7 @@ impl Patches {
 
 /// Every `step`th element of `from`, as many as fit `to`; what is missing stays.
 #[inline(always)]
-fn spread(to: &mut [f32], from: &[f32], step: usize) {
+pub(crate) fn spread(to: &mut [f32], from: &[f32], step: usize) {
     match step {
         1 => {
             let n = to.len().min(from.len());

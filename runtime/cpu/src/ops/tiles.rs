@@ -12,7 +12,7 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd};
 use tobiuo_ops::Activation;
 
-use super::activation::apply_in;
+use super::activation::apply;
 
 /// Vectors across a tile.
 pub(crate) const VECTORS: usize = 2;
@@ -176,14 +176,11 @@ fn multiply_sized<I: Isa, const ROWS: usize>(
         } else {
             store_part(isa, tile, &bias, out, at, first_column, finish);
         }
-        match finish.activation {
-            None | Some(Activation::Relu | Activation::Clip { .. }) => {}
-            Some(act) => {
-                for row in out.iter_mut() {
-                    apply_in(isa, act, &mut row[here.clone()]);
-                }
-            }
-        }
+    }
+    match finish.activation {
+        None | Some(Activation::Relu | Activation::Clip { .. }) => {}
+        // The rows are in the first or second cache now.
+        Some(act) => out.iter_mut().for_each(|row| apply(act, row)),
     }
 }
 
@@ -207,7 +204,7 @@ fn product<I: Isa, const ROWS: usize>(isa: I, a: &[f32], b: &[f32]) -> Tile<I, R
 }
 
 /// The bounds of the activation where it is a clamp.
-fn bounds(activation: Option<Activation>) -> (f32, f32) {
+pub(crate) fn bounds(activation: Option<Activation>) -> (f32, f32) {
     match activation {
         Some(Activation::Relu) => (0.0, f32::INFINITY),
         Some(Activation::Clip { min, max }) => (min, max),
