@@ -67,6 +67,14 @@ impl<'a, T: Copy> Run<'a, T> {
             Some(x) => Run::Each(&x[at as usize..at as usize + len]),
         }
     }
+
+    fn at(self, i: usize, out: &[T]) -> T {
+        match self {
+            Run::Each(x) => x[i],
+            Run::One(x) => x,
+            Run::Out => out[i],
+        }
+    }
 }
 
 impl BinaryKernel {
@@ -75,51 +83,51 @@ impl BinaryKernel {
             return self.compare::<T>(a, b, out);
         }
         match self.kind {
-            Binary::Add => self.map(
+            Binary::Add => self.map::<true, T>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x + y,
             ),
-            Binary::Sub => self.map(
+            Binary::Sub => self.map::<true, T>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x - y,
             ),
-            Binary::Mul => self.map(
+            Binary::Mul => self.map::<true, T>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x * y,
             ),
-            Binary::Div => self.map(
+            Binary::Div => self.map::<true, T>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x / y,
             ),
-            Binary::Min => self.map(
+            Binary::Min => self.map::<true, T>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x.lower(y),
             ),
-            Binary::Max => self.map(
+            Binary::Max => self.map::<true, T>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x.upper(y),
             ),
-            Binary::Pow => self.map(a, b, out, |x: T, y: T| x.power(y)),
-            Binary::Mod => self.map(a, b, out, |x: T, y: T| x.floor_rem(y)),
-            _ => self.map(a, b, out, |x: T, y: T| x % y),
+            Binary::Pow => self.map::<true, T>(a, b, out, |x: T, y: T| x.power(y)),
+            Binary::Mod => self.map::<true, T>(a, b, out, |x: T, y: T| x.floor_rem(y)),
+            _ => self.map::<true, T>(a, b, out, |x: T, y: T| x % y),
         }
     }
 
@@ -128,55 +136,57 @@ impl BinaryKernel {
             return self.compare::<T>(a, b, out);
         }
         match self.kind {
-            Binary::Add => self.map(
+            Binary::Add => self.map::<false, _>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x.plus(y),
             ),
-            Binary::Sub => self.map(
+            Binary::Sub => self.map::<false, _>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x.minus(y),
             ),
-            Binary::Mul => self.map(
+            Binary::Mul => self.map::<false, _>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x.times(y),
             ),
-            Binary::Div => self.map(a, b, out, |x: T, y: T| x.quotient(y)),
-            Binary::Min => self.map(
+            Binary::Div => self.map::<false, _>(a, b, out, |x: T, y: T| x.quotient(y)),
+            Binary::Min => self.map::<false, _>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x.lower(y),
             ),
-            Binary::Max => self.map(
+            Binary::Max => self.map::<false, _>(
                 a,
                 b,
                 out,
                 #[inline(always)]
                 |x: T, y: T| x.upper(y),
             ),
-            Binary::Pow => self.map(a, b, out, |x: T, y: T| x.power(y)),
-            Binary::Mod => self.map(a, b, out, |x: T, y: T| x.floor_rem(y)),
-            _ => self.map(a, b, out, |x: T, y: T| x.truncated_rem(y)),
+            Binary::Pow => self.map::<false, _>(a, b, out, |x: T, y: T| x.power(y)),
+            Binary::Mod => self.map::<false, _>(a, b, out, |x: T, y: T| x.floor_rem(y)),
+            _ => self.map::<false, _>(a, b, out, |x: T, y: T| x.truncated_rem(y)),
         }
     }
 
     fn booleans(&self, a: Operand<'_>, b: Operand<'_>, out: &mut TensorViewMut<'_>) {
         let is = |x: u8| x != 0;
         match self.kind {
-            Binary::And => self.map(a, b, out, |x: u8, y: u8| u8::from(is(x) & is(y))),
-            Binary::Or => self.map(a, b, out, |x: u8, y: u8| u8::from(is(x) | is(y))),
-            Binary::Equal => self.map(a, b, out, |x: u8, y: u8| u8::from(is(x) == is(y))),
-            _ => self.map(a, b, out, |x: u8, y: u8| u8::from(is(x) != is(y))),
+            Binary::And => self.map::<false, _>(a, b, out, |x: u8, y: u8| u8::from(is(x) & is(y))),
+            Binary::Or => self.map::<false, _>(a, b, out, |x: u8, y: u8| u8::from(is(x) | is(y))),
+            Binary::Equal => {
+                self.map::<false, _>(a, b, out, |x: u8, y: u8| u8::from(is(x) == is(y)))
+            }
+            _ => self.map::<false, _>(a, b, out, |x: u8, y: u8| u8::from(is(x) != is(y))),
         }
     }
 
@@ -201,25 +211,16 @@ impl BinaryKernel {
                 let out = &mut part[at..at + len];
                 let a = Run::of(Some(a), offset[0], len, step[0]);
                 let b = Run::of(Some(b), offset[1], len, step[1]);
-                match (a, b) {
-                    (Run::Each(a), Run::Each(b)) => {
-                        let pairs = out.iter_mut().zip(a.iter().zip(b));
-                        pairs.for_each(|(o, (&x, &y))| *o = u8::from(f(x, y)));
-                    }
-                    (Run::Each(a), Run::One(y)) => {
-                        out.iter_mut().zip(a).for_each(|(o, &x)| *o = u8::from(f(x, y)));
-                    }
-                    (Run::One(x), Run::Each(b)) => {
-                        out.iter_mut().zip(b).for_each(|(o, &y)| *o = u8::from(f(x, y)));
-                    }
-                    (Run::One(x), Run::One(y)) => out.fill(u8::from(f(x, y))),
-                    (Run::Out, _) | (_, Run::Out) => unreachable!("both are given"),
+                for i in 0..out.len() {
+                    out[i] = u8::from(f(a.at(i, &[]), b.at(i, &[])));
                 }
             });
         });
     }
 
-    fn map<T: Pod + Send + Sync>(
+    /// `WIDE` compiles the loops for every vector width; for types that networks hardly compute
+    /// with it would only cost build time.
+    fn map<const WIDE: bool, T: Pod + Send + Sync>(
         &self,
         a: Operand<'_>,
         b: Operand<'_>,
@@ -237,10 +238,16 @@ impl BinaryKernel {
                     let out = &mut block[at..at + len];
                     let a = Run::of(a, offset[0], len, step[0]);
                     let b = Run::of(b, offset[1], len, step[1]);
-                    vectorised(
-                        #[inline(always)]
-                        || stretch(out, a, b, f),
-                    );
+                    if WIDE {
+                        vectorised(
+                            #[inline(always)]
+                            || stretch(out, a, b, f),
+                        );
+                    } else {
+                        for i in 0..out.len() {
+                            out[i] = f(a.at(i, out), b.at(i, out));
+                        }
+                    }
                 });
                 if let Some(act) = self.activation
                     && let Ok(block) = bytemuck::try_cast_slice_mut(block)
