@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 import clutter
+import signs
 from draw import to_u8
 from render import coco
 from scene import HEIGHT, LABELS, WIDTH, Canvas, make_object, pose
@@ -26,7 +27,7 @@ WORLD_W, WORLD_H = 1500, 900
 # (label, extent, x, y, height above the desk as a part of the camera's distance, seed)
 OBJECTS = [
     ("playing card", 125, 330, 300, 0.00, 21), ("playing card", 120, 425, 345, 0.00, 5),
-    ("die", 52, 520, 250, 0.03, 3), ("die", 46, 575, 300, 0.03, 8),
+    ("die", 52, 520, 250, 0.03, 3), ("die", 50, 575, 300, 0.03, 19),
     ("coin", 56, 365, 500, 0.00, 2), ("coin", 44, 440, 540, 0.00, 12), ("coin", 50, 700, 590, 0.00, 9),
     ("pencil", 210, 590, 450, 0.01, 6), ("QR code", 110, 740, 320, 0.00, 4),
     ("mug", 165, 880, 470, 0.12, 14), ("clock", 150, 1010, 270, 0.06, 1),
@@ -34,8 +35,11 @@ OBJECTS = [
     ("no entry sign", 105, 1150, 420, 0.05, 10), ("die", 58, 1010, 560, 0.03, 15),
     ("playing card", 115, 1130, 590, 0.00, 13), ("pencil", 180, 1240, 260, 0.01, 16),
 ]
-CLUTTER = [(70, 480, 440, 1), (120, 690, 200, 5), (90, 800, 620, 3), (130, 1040, 420, 4), (80, 1270, 500, 9),
-           (100, 250, 420, 6), (60, 950, 360, 7), (80, 650, 540, 8)]
+CLUTTER = [  # (what, extent, x, y, seed)
+    (clutter.pen, 130, 440, 440, 1), (clutter.lid, 90, 690, 175, 5), (clutter.lid, 75, 820, 640, 4),
+    (clutter.sheet, 130, 1040, 420, 4), (clutter.ball, 70, 1270, 500, 9), (clutter.keyboard, 170, 230, 420, 6),
+    (signs.other_sign, 80, 1270, 600, 8), (clutter.box, 80, 660, 560, 8),
+]
 
 
 def camera_path(t):
@@ -69,13 +73,13 @@ class Desk:
         rng = np.random.default_rng([90, seed])
         self.top = to_u8(clutter.wood(rng, WORLD_H, WORLD_W))
         self.items = []
-        for extent, x, y, k in CLUTTER:
+        for draw, extent, x, y, k in CLUTTER:
             r = np.random.default_rng([91, k])
-            sprite = clutter.distractor(r, int(extent * 1.6))
+            sprite = draw(r, int(extent * 1.6))
             self.items.append((sprite, pose(r, sprite, extent, (x, y)), 0.0))
         for label, extent, x, y, z, k in OBJECTS:
             r = np.random.default_rng([92, k])
-            sprite = make_object(r, LABELS.index(label), extent * 1.3)
+            sprite = make_object(r, LABELS.index(label), extent * 1.3, context=label.endswith("sign"))
             sprite.max_tilt, sprite.max_roll = min(sprite.max_tilt, 18), min(sprite.max_roll, 25)
             self.items.append((sprite, pose(r, sprite, extent, (x, y)), z))
 

@@ -126,7 +126,7 @@ def scribble(rng, img, count):
 
 # --- distractor objects -----------------------------------------------------
 
-def _sheet(rng, s):
+def sheet(rng, s):
     """Blank, ruled, printed or patterned rectangle: note, book, box, screen."""
     h = s * rng.uniform(.45, 1)
     fill = off_white(rng) if rng.random() < .4 else any_color(rng)
@@ -162,7 +162,7 @@ def _barcode(rng, s):
     return Sprite(weather(rng, img), alpha)
 
 
-def _disc(rng, s):
+def lid(rng, s):
     """Lids, buttons, plates and rings: round, but neither coin nor clock."""
     fill = any_color(rng, (.35, 1), (.15, 1))
     img, alpha = canvas(s, s, fill)
@@ -182,7 +182,7 @@ def _disc(rng, s):
     return Sprite(weather(rng, img), alpha)
 
 
-def _gauge(rng, s):
+def gauge(rng, s):
     """Dial with a partial scale and one needle."""
     img, alpha = canvas(s, s, any_color(rng, (0, .5), (.1, .6)))
     c = np.array((s / 2, s / 2))
@@ -199,7 +199,7 @@ def _gauge(rng, s):
     return Sprite(weather(rng, img), alpha, max_roll=25)
 
 
-def _pen(rng, s):
+def pen(rng, s):
     """Pens, sticks and rulers: long and thin, without a sharpened cone."""
     h = max(5, s / rng.uniform(6, 16))
     col = any_color(rng, (0, 1), (.05, 1))
@@ -219,7 +219,7 @@ def _pen(rng, s):
     return Sprite(img, alpha)
 
 
-def _ball(rng, s):
+def ball(rng, s):
     img, alpha = canvas(s, s, any_color(rng, (.2, 1), (.3, 1)))
     disc(alpha, (s / 2, s / 2), s * .49, 255)
     if rng.random() < .5:
@@ -243,7 +243,7 @@ def _blob(rng, s):
     return Sprite(img, alpha)
 
 
-def _keys(rng, s):
+def keyboard(rng, s):
     """Keyboard or keypad."""
     cols, rows = int(rng.integers(4, 14)), int(rng.integers(3, 6))
     h = s * rows / cols
@@ -287,8 +287,8 @@ def _finger(rng, s):
     return Sprite(weather(rng, img, .15), alpha, max_tilt=15)
 
 
-_DISTRACTORS = (other_sign, other_sign, other_sign, _sheet, _sheet, _sheet, _barcode, _disc, _disc,
-                _gauge, _pen, _pen, _ball, _blob, _blob, _keys, _star, box, _finger, _finger)
+_DISTRACTORS = (other_sign, other_sign, other_sign, sheet, sheet, sheet, _barcode, lid, lid,
+                gauge, pen, pen, ball, _blob, _blob, keyboard, _star, box, _finger, _finger)
 
 
 def distractor(rng, s):

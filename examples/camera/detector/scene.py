@@ -145,10 +145,12 @@ def _on_pole(rng, sprite):
     return Sprite(image, alpha, mask, sprite.category, sprite.max_tilt, sprite.max_roll)
 
 
-def make_object(rng, category, extent):
-    """A labelled sprite drawn for display at about `extent` pixels."""
+def make_object(rng, category, extent, context=True):
+    """A labelled sprite drawn for display at about `extent` pixels; with `context`, at times as a print."""
     sprite = _MAKERS[category](rng, int(np.clip(extent * 1.5, 56, 460)))
     sprite.category = category
+    if not context:
+        return sprite
     if category <= 2:
         k = rng.random()
         if k < .2:

@@ -53,7 +53,7 @@ def die(rng, s, pips=True):
     for number, (centre, right, down) in zip(numbers, faces):
         centre, right, down = (np.array(v, np.float64) for v in (centre, right, down))
         normal = rot @ centre
-        middle = rot @ centre * 1.0 + (0, 0, dist)
+        middle = normal + (0, 0, dist)
         if normal @ middle >= 0:  # turned away
             continue
         shade = .55 + .6 * max(0.0, float(normal @ light))
