@@ -190,11 +190,19 @@ fn a_live_stream_gives_its_newest_frame() {
 #[test]
 fn a_size_that_changes_is_told() {
     let other = CAPS.replace("width=(int)6", "width=(int)10");
-    let script = [CAPS, &frame('a'), &other, "printf xxxx >&3\n"].concat();
-    let (letters, error) = StandIn::new(&script).read("gst://x");
-    let (kind, text) = error.unwrap();
-    assert_eq!((letters, kind), (b"a".to_vec(), Kind::Lost));
-    assert!(text.contains("size of the video changed"), "{text}");
+    let wait = "while [ ! -e \"$0.go\" ]; do sleep 0.02; done\n";
+    for more in ["printf xxxx >&3\n".to_owned(), frame('x').repeat(3) + "sleep 60\n"] {
+        // Words and frames come by two pipes: the words are given a head start.
+        let script = [CAPS, &frame('a'), wait, &other, "sleep 0.3\n", &more].concat();
+        let stand_in = StandIn::new(&script);
+        let mut source = open("gst://x", &stand_in.cfg).unwrap();
+        let mut slot = vec![0; source.max_frame_bytes()];
+        source.read(&mut slot, &false.into()).unwrap();
+        fs::write(stand_in.path("gst-launch-1.0.go"), "").unwrap();
+        let error = source.read(&mut slot, &false.into()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Lost);
+        assert!(error.to_string().contains("changed from 6x2 nv12 to 10x2 nv12"), "{error}");
+    }
 }
 
 #[test]

@@ -110,13 +110,7 @@ impl Gst {
         self.ended = true;
         let (status, line) = self.child.end();
         let well = status.is_some_and(|status| status.success());
-        let told = self.child.caps().map(|(format, _)| format);
-        if told.is_some_and(|format| format != self.format) {
-            let reason = "the size of the video changed";
-            return Err(CaptureError::new(Kind::Lost, &self.name, reason)
-                .at(format!("frame {}", self.sequence))
-                .remedy("ask for one size with --input-width and --input-height"));
-        }
+        self.same_format()?;
         if well && partial == 0 && !matches!(self.what, What::Csi(_) | What::Rtsp(_)) {
             return match self.fruitful {
                 true => Ok(()),
@@ -128,6 +122,19 @@ impl Gst {
         }
         Err(failure(&self.name, &self.what, status, &line, true)
             .at(format!("frame {}", self.sequence)))
+    }
+
+    /// Fails when the child has told another format: what comes then is not what it seems.
+    fn same_format(&self) -> Result<(), CaptureError> {
+        match self.child.caps() {
+            Some((format, _)) if format != self.format => {
+                let reason = format!("the video changed from {} to {format}", self.format);
+                Err(CaptureError::new(Kind::Lost, &self.name, reason)
+                    .at(format!("frame {}", self.sequence))
+                    .remedy("ask for one size with --input-width and --input-height"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Starts the child again, for a file that is to be looped.
@@ -279,6 +286,7 @@ impl Source for Gst {
                 self.restart()?;
                 continue;
             }
+            self.same_format()?;
             self.fruitful = true;
             if !(self.is_live() && self.child.waiting() >= self.layout.bytes) {
                 break;

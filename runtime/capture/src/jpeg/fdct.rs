@@ -1,8 +1,6 @@
 //! The forward DCT, the inverse of [`idct`](super::idct) with the same constants, and quantising.
 
-use std::array;
-
-use super::lanes::*;
+use super::dct::*;
 
 /// What a transformed coefficient is multiplied by to be quantised in `steps`. The transform
 /// leaves everything 8 times too large.
@@ -13,7 +11,7 @@ pub(super) fn reciprocals(steps: &[u8; 64]) -> [f32; 64] {
 /// One dimension of the transform: `low` descales the two coefficients that need no multiplying,
 /// `bits` all others.
 #[inline(always)]
-fn pass(x: &[Lanes; 8], low: impl Fn(Lanes) -> Lanes, bits: u32) -> [Lanes; 8] {
+fn one(x: [i32; 8], low: impl Fn(i32) -> i32, bits: u32) -> [i32; 8] {
     let (s0, d0) = (add(x[0], x[7]), sub(x[0], x[7]));
     let (s1, d1) = (add(x[1], x[6]), sub(x[1], x[6]));
     let (s2, d2) = (add(x[2], x[5]), sub(x[2], x[5]));
@@ -42,17 +40,22 @@ fn pass(x: &[Lanes; 8], low: impl Fn(Lanes) -> Lanes, bits: u32) -> [Lanes; 8] {
 
 /// The quantised coefficients, by rows, of the 8x8 samples whose rows are `stride` apart.
 pub(super) fn fdct(samples: &[u8], stride: usize, scales: &[f32; 64]) -> [i16; 64] {
-    let x: [Lanes; 8] = array::from_fn(|y| {
+    let (mut a, mut b) = ([[0; 8]; 8], [[0; 8]; 8]);
+    for (y, out) in a.iter_mut().enumerate() {
         let row: &[u8; 8] = samples[y * stride..y * stride + 8].try_into().expect("8 samples");
-        row.map(|sample| i32::from(sample) - 128)
-    });
-    let low = |lanes| scale(lanes, 1 << PASS1_BITS);
-    let rows = pass(&transpose(&x), low, CONST_BITS - PASS1_BITS);
-    let low = |lanes| descale(lanes, PASS1_BITS);
-    let out = pass(&transpose(&rows), low, CONST_BITS + PASS1_BITS);
+        for (to, &sample) in out.iter_mut().zip(row) {
+            *to = i32::from(sample) - 128;
+        }
+    }
+    // libjpeg takes the rows first.
+    transpose(&a, &mut b);
+    let low = |value| scale(value, 1 << PASS1_BITS);
+    pass::<8, 8>(&b, &mut a, |row| one(row, low, CONST_BITS - PASS1_BITS));
+    transpose(&a, &mut b);
+    let low = |value| descale(value, PASS1_BITS);
+    pass::<8, 8>(&b, &mut a, |column| one(column, low, CONST_BITS + PASS1_BITS));
     let mut values = [0; 64];
-    for ((values, lanes), scales) in
-        values.chunks_exact_mut(8).zip(&out).zip(scales.chunks_exact(8))
+    for ((values, lanes), scales) in values.chunks_exact_mut(8).zip(&a).zip(scales.chunks_exact(8))
     {
         for i in 0..8 {
             let scaled = lanes[i] as f32 * scales[i];
@@ -67,6 +70,8 @@ pub(super) fn fdct(samples: &[u8], stride: usize, scales: &[f32; 64]) -> [i16; 6
 
 #[cfg(test)]
 mod tests {
+    use std::array;
+
     use super::super::idct::idct;
     use super::*;
 

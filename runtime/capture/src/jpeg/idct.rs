@@ -1,15 +1,11 @@
 //! The inverse DCT: Loeffler, Ligtenberg and Moschytz's, in 13-bit fixed point, with the same
 //! roundings as libjpeg's accurate integer method (`JDCT_ISLOW`).
-//!
-//! Both passes work on eight lanes at once, so that the compiler makes vector code of them.
 
-use std::array;
+use super::dct::*;
 
-use super::lanes::*;
-
-/// One dimension of the transform, on eight lanes, descaled by `bits`.
+/// One dimension of the transform, descaled by `bits`.
 #[inline(always)]
-fn pass(x: &[Lanes; 8], bits: u32) -> [Lanes; 8] {
+fn one(x: [i32; 8], bits: u32) -> [i32; 8] {
     let z1 = scale(add(x[2], x[6]), C0_541);
     let even2 = sub(z1, scale(x[6], C1_847));
     let even3 = add(z1, scale(x[2], C0_765));
@@ -44,21 +40,22 @@ fn pass(x: &[Lanes; 8], bits: u32) -> [Lanes; 8] {
 /// apart in `out`. Only the first `N` rows and columns of the block are looked at.
 #[inline(always)]
 fn transform<const N: usize>(block: &[i16; 64], quant: &[i16; 64], out: &mut [u8], stride: usize) {
-    let mut x = [[0i32; 8]; 8];
+    let (mut a, mut b) = ([[0; 8]; 8], [[0; 8]; 8]);
     for row in 0..N {
         let (coefficients, steps) = (&block[row * 8..row * 8 + 8], &quant[row * 8..row * 8 + 8]);
         for column in 0..8 {
-            x[row][column] = i32::from(coefficients[column]) * i32::from(steps[column]);
+            a[row][column] = i32::from(coefficients[column]) * i32::from(steps[column]);
         }
     }
-    let mut columns = transpose(&pass(&x, CONST_BITS - PASS1_BITS));
-    for lanes in &mut columns[N..] {
-        *lanes = [0; 8];
-    }
-    let samples = transpose(&pass(&columns, CONST_BITS + PASS1_BITS + 3));
-    for (row, lanes) in out.chunks_mut(stride).zip(&samples) {
+    pass::<N, N>(&a, &mut b, |column| one(column, CONST_BITS - PASS1_BITS));
+    transpose(&b, &mut a);
+    pass::<N, 8>(&a, &mut b, |row| one(row, CONST_BITS + PASS1_BITS + 3));
+    transpose(&b, &mut a);
+    for (row, samples) in out.chunks_mut(stride).zip(&a) {
         let row: &mut [u8; 8] = (&mut row[..8]).try_into().expect("8 samples");
-        *row = array::from_fn(|i| (lanes[i] + 128).clamp(0, 255) as u8);
+        for (to, &sample) in row.iter_mut().zip(samples) {
+            *to = (sample + 128).clamp(0, 255) as u8;
+        }
     }
 }
 
@@ -99,6 +96,8 @@ pub(super) fn idct(
 
 #[cfg(test)]
 mod tests {
+    use std::array;
+
     use super::*;
 
     /// The transform by its definition, in f64.

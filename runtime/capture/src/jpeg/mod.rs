@@ -10,13 +10,13 @@
 //! a training pipeline saw, not one a level away from it.
 
 mod color;
+mod dct;
 mod decode;
 mod encode;
 mod fdct;
 mod header;
 mod huffman;
 mod idct;
-mod lanes;
 mod tables;
 
 use std::fmt;
