@@ -2,7 +2,7 @@
 //!
 //! [`EngineFile::open`] maps a file, parses its header, verifies every byte of it against a
 //! hash or as padding, and [validates](validate) what it says; only then is it used. The
-//! builder's side, [`EngineWriter`], is behind the feature `writer`.
+//! builder's side, `EngineWriter`, is behind the feature `writer`.
 //!
 //! The byte layout is in [`format`](mod@format), its content in [`manifest`]; both are
 //! specified in docs/engine-format.md, and what they promise against damaged or hostile
@@ -10,6 +10,7 @@
 
 #![deny(unsafe_code)]
 
+mod describe;
 mod device;
 mod error;
 pub mod format;
@@ -22,6 +23,7 @@ mod validate;
 #[cfg(feature = "writer")]
 mod writer;
 
+pub use describe::describe;
 pub use device::ThisDevice;
 pub use error::{EngineError, EngineErrorKind};
 pub use manifest::*;

@@ -255,7 +255,8 @@ pub enum Program {
 ///
 /// A tensor is an input or written by at most one step, and whole until one of its bytes is
 /// written again. A tensor that no step writes is a view: of tensors of its type, each of
-/// which is a part of it or has it as a part, and which were all written before it is read.
+/// which is a part of it, or has it as a part, or is with it a part of another view, and which
+/// were all written before it is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {

@@ -3,9 +3,11 @@
 mod common;
 
 use tobiuo_engine::{
-    DeviceKey, EngineErrorKind, EngineFile, EngineWriter, Manifest, Place, SectionSpec, ThisDevice,
-    encode, format::SectionKind, validate, write_engine,
+    DeviceKey, EngineErrorKind, EngineFile, EngineWriter, Manifest, Place, Program, SectionSpec,
+    Step, ThisDevice, encode, format::SectionKind, validate, write_engine,
 };
+
+use tobiuo_ops::Op;
 
 #[test]
 fn written_is_read() {
@@ -98,4 +100,41 @@ fn an_engine_for_another_device_is_told_apart() {
     let command = "tobiuo-builder build 'my model.onnx' -o ENGINE --device cpu --precision fp32 \
                    --batch 1,2";
     assert!(text.ends_with(command), "{text}");
+}
+
+/// Concat, Slice and Reshape at batch 1 move nothing: a planner may leave their steps out.
+#[test]
+fn views_may_have_no_step() {
+    let mut manifest = common::manifest();
+    manifest.plans.truncate(1);
+    let Program::Cpu(steps) = &mut manifest.plans[0].program else { unreachable!() };
+    steps.retain(|s| !["join", "cut", "flatten"].contains(&s.name.as_str()));
+    // A part of the joined tensor that takes some of `a` and some of `b`.
+    let mut middle = manifest.plans[0].tensors[7].clone();
+    middle.shape = vec![1, 4, 8, 8];
+    middle.place = Place::Arena(5 * 256);
+    let mut sine = manifest.plans[0].tensors[7].clone();
+    (sine.shape, sine.place) = (vec![1, 4, 8, 8], Place::Arena(35 * 256));
+    manifest.plans[0].tensors.extend([middle, sine]);
+    let Program::Cpu(steps) = &mut manifest.plans[0].program else { unreachable!() };
+    let mut half = steps[5].clone();
+    assert_eq!(half.name, "half");
+    (half.inputs, half.outputs) = (vec![17], vec![18]);
+    steps.insert(3, half);
+    validate(&manifest, common::WEIGHTS as u64).unwrap();
+    // The same with the step.
+    let mut with_step = manifest.clone();
+    let Program::Cpu(steps) = &mut with_step.plans[0].program else { unreachable!() };
+    let join = Step {
+        name: "join".into(),
+        op: Op::Concat { axis: 1 },
+        inputs: vec![5, 6],
+        outputs: vec![7],
+    };
+    steps.insert(2, join);
+    validate(&with_step, common::WEIGHTS as u64).unwrap();
+    // One that only happens to overlap `b`.
+    manifest.plans[0].tensors[17].place = Place::Arena(9 * 256);
+    let e = validate(&manifest, common::WEIGHTS as u64).unwrap_err();
+    assert!(e.to_string().contains("which is no part of it"), "{e}");
 }

@@ -6,7 +6,8 @@
 //!
 //! A tensor without a step is a part of another, or composed of others: when it is read, all
 //! its bytes have been written, by tensors of its type that lie within it or that it lies
-//! within, and they have not changed since it was first read.
+//! within (or that lie, as it does, within another view), and they have not
+//! changed since it was first read.
 //!
 //! All that follows from knowing, for every byte, which step wrote it last.
 
@@ -38,6 +39,8 @@ pub(super) struct Flow<'a> {
     plan: &'a Plan,
     ranges: &'a [Range],
     states: Vec<State>,
+    /// The tensors of the arena that no step writes, and the outputs of views so far.
+    views: Vec<u32>,
     written: LastWrites,
     now: Time,
 }
@@ -49,7 +52,10 @@ impl<'a> Flow<'a> {
         for &t in plan.inputs.iter().chain(plan.steps().iter().flat_map(|s| &s.outputs)) {
             states[t as usize] = State::Undefined;
         }
-        Flow { plan, ranges, states, written: LastWrites::default(), now: 0 }
+        let views = (0..ranges.len() as u32)
+            .filter(|&t| ranges[t as usize].in_arena && states[t as usize] == State::Composed(None))
+            .collect();
+        Flow { plan, ranges, states, views, written: LastWrites::default(), now: 0 }
     }
 
     fn range(&self, t: u32) -> Range {
@@ -101,7 +107,9 @@ impl<'a> Flow<'a> {
         }
         for &t in &step.outputs {
             self.define(t)?;
-            if !view {
+            if view {
+                self.views.push(t);
+            } else {
                 self.written.set(self.range(t), self.now, t);
             }
         }
@@ -172,22 +180,31 @@ impl<'a> Flow<'a> {
     fn read_composed(&mut self, t: u32, first: Option<Time>) -> Result<(), EngineError> {
         let range = self.range(t);
         let dtype = |t: u32| self.plan.tensors[t as usize].dtype;
-        let (mut covered, mut last, mut stranger) = (range.start, 0, None);
+        let (mut covered, mut last) = (range.start, 0);
+        let (mut stranger, mut looked) = (None, 0);
         self.written.visit(range, |bytes, time, writer| {
             let source = self.ranges[writer as usize];
-            if !(range.contains(source) || source.contains(range)) || dtype(writer) != dtype(t) {
+            let related = range.contains(source)
+                || source.contains(range)
+                || self.views.iter().any(|&c| {
+                    looked += 1;
+                    let whole = self.ranges[c as usize];
+                    whole.contains(source) && whole.contains(range) && dtype(c) == dtype(t)
+                });
+            if !related || dtype(writer) != dtype(t) {
                 stranger = Some(writer);
             } else if bytes.start <= covered {
                 covered = bytes.end;
                 last = last.max(time);
-                return true;
+                return looked <= MOST_VISITS;
             }
             false
         })?;
+        self.written.count(looked)?;
         if let Some(writer) = stranger {
             return Err(inconsistent(format!(
                 "{} is read, which no step writes, and a part of its bytes was last written as \
-                 {}, which is neither a part of it nor has it as a part",
+                 {}, which is no part of it, nor it of that, nor both of a view",
                 self.name(t),
                 self.name(writer)
             )));
@@ -320,18 +337,24 @@ impl LastWrites {
         let before = before.filter(|(_, piece)| piece.end > range.start);
         for (&start, piece) in before.into_iter().chain(self.pieces.range(range.start..range.end)) {
             self.visits += 1;
-            if self.visits > MOST_VISITS {
-                return Err(EngineError::new(
-                    EngineErrorKind::Limit,
-                    "its tensors are composed of too many pieces to be checked in sensible time",
-                ));
-            }
             let bytes = start.max(range.start)..piece.end.min(range.end);
-            if !f(bytes, piece.time, piece.tensor) {
+            if self.visits > MOST_VISITS || !f(bytes, piece.time, piece.tensor) {
                 break;
             }
         }
-        Ok(())
+        self.count(0)
+    }
+
+    /// Counts looks at something, which must not become too many.
+    fn count(&mut self, looks: u64) -> Result<(), EngineError> {
+        self.visits = self.visits.saturating_add(looks);
+        if self.visits <= MOST_VISITS {
+            return Ok(());
+        }
+        Err(EngineError::new(
+            EngineErrorKind::Limit,
+            "its tensors are composed of too many pieces to be checked in sensible time",
+        ))
     }
 }
 
