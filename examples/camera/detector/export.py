@@ -5,6 +5,7 @@
 
 import argparse
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ def to_onnx(detector, labels):
     """The whole export: fuse, trace, annotate, check."""
     network = Exported(fuse(detector.float().cpu().eval())).eval()
     buffer = io.BytesIO()
+    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # batch size 1 is meant to be constant
     torch.onnx.export(network, torch.zeros(1, 3, HEIGHT, WIDTH), buffer, opset_version=17, dynamo=False,
                       input_names=["images"], output_names=["output0"])
     model = halve_initialisers(onnx.load_from_string(buffer.getvalue()))

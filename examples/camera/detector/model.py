@@ -43,13 +43,13 @@ class C2f(nn.Module):
 
     def __init__(self, c1, c2, n=1, shortcut=True):
         super().__init__()
-        c = c2 // 2
+        self.half = c = c2 // 2
         self.cv1 = Conv(c1, 2 * c)
         self.units = nn.ModuleList(Residual(c, shortcut) for _ in range(n))
         self.cv2 = Conv((2 + n) * c, c2)
 
     def forward(self, x):
-        parts = list(self.cv1(x).chunk(2, 1))
+        parts = list(self.cv1(x).split((self.half, self.half), 1))
         for unit in self.units:
             parts.append(unit(parts[-1]))
         return self.cv2(torch.cat(parts, 1))
@@ -114,8 +114,9 @@ class Detector(nn.Module):
         f4 = self.out4(torch.cat([self.step4(f3), t4], 1))
         f5 = self.out5(torch.cat([self.step5(f4), p5], 1))
         maps = (f3, f4, f5)
-        boxes = torch.cat([h(f).flatten(2) for h, f in zip(self.box, maps)], 2)
-        scores = torch.cat([h(f).flatten(2) for h, f in zip(self.score, maps)], 2)
+        batch = int(x.shape[0])  # a plain number, so that an exported graph has constant shapes
+        boxes = torch.cat([h(f).view(batch, 4 * REG_MAX, -1) for h, f in zip(self.box, maps)], 2)
+        scores = torch.cat([h(f).view(batch, self.classes, -1) for h, f in zip(self.score, maps)], 2)
         return boxes, scores
 
 
@@ -147,9 +148,10 @@ class Exported(nn.Module):
 
     def forward(self, images):
         boxes, scores = self.detector(images)
-        b, _, n = boxes.shape
-        d = self.dfl(boxes.view(b, 4, REG_MAX, n).transpose(2, 1).softmax(1)).view(b, 4, n)
-        low, high = self.points - d[:, :2], self.points + d[:, 2:]
+        b = int(boxes.shape[0])
+        d = self.dfl(boxes.view(b, 4, REG_MAX, -1).transpose(2, 1).softmax(1)).view(b, 4, -1)
+        near, far = d.split((2, 2), 1)
+        low, high = self.points - near, self.points + far
         boxes = torch.cat([(low + high) / 2, high - low], 1) * self.strides
         return torch.cat([boxes, scores.sigmoid()], 1)
 

@@ -9,7 +9,7 @@ import clutter
 import signs
 import solids
 import things
-from draw import Sprite, any_color, fractal, off_white, rectangle, to_u8, weather
+from draw import Sprite, any_color, off_white, rectangle, to_u8, weather
 
 WIDTH, HEIGHT = 640, 480
 LABELS = ["stop sign", "yield sign", "no entry sign", "playing card", "die", "coin", "QR code",

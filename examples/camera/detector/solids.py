@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from draw import (Sprite, any_color, blend, canvas, disc, ellipse_points, fractal, hsv, off_black,
-                  off_white, polygon, polyline, random_word, rectangle, regular_polygon,
+                  off_white, polygon, polyline, random_word, regular_polygon,
                   rounded_polygon, text, to_u8)
 
 _PIPS = {
@@ -140,7 +140,9 @@ def mug(rng, s):
     polygon(img, ellipse_points((cx, top), r * inner, r * inner * squash), tuple(c * .6 for c in wall))
     level = rng.uniform(.1, 1.3)
     drop = level * np.cos(elevation) * scale
-    drink = hsv(rng.uniform(15, 35), rng.uniform(.4, .9), rng.uniform(.1, .5)) if rng.random() < .7 else tuple(c * .35 for c in wall)
+    drink = tuple(c * .35 for c in wall)  # empty: the bottom
+    if rng.random() < .7:
+        drink = hsv(rng.uniform(15, 35), rng.uniform(.4, .9), rng.uniform(.1, .5))
     fill, opening = canvas(h, w)
     polygon(opening, ellipse_points((cx, top), r * inner, r * inner * squash), 255)
     polygon(fill, ellipse_points((cx, top + drop), r * inner, r * inner * squash), (255, 255, 255))
@@ -172,5 +174,6 @@ def _print(rng, skin, cx, top, base, r, squash, body):
             disc(skin, (cx + rng.uniform(-1, 1) * r, rng.uniform(top, base + r * squash)), r * rng.uniform(.04, .14), ink)
     elif k == 5:
         split = top + span * rng.uniform(.3, .7)
-        lower = np.concatenate([ellipse_points((cx, split), r * 1.02, r * squash, 180, 0), rectangle(cx - r * 1.1, split, cx + r * 1.1, base + 2 * r)[[3, 2]]])
-        polygon(skin, lower, ink)
+        edge = ellipse_points((cx, split), r * 1.02, r * squash, 180, 0)
+        floor = base + 2 * r
+        polygon(skin, np.concatenate([edge, [(cx + r * 1.1, floor), (cx - r * 1.1, floor)]]), ink)
