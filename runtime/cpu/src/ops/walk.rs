@@ -66,7 +66,17 @@ pub(crate) fn parts<T: Send>(
     // A few parts per thread, so that one that is held up does not hold up all; none smaller
     // than is worth its hand-over.
     let wanted = (4 * threads).min(work / (PARALLEL / 4)).max(1);
-    let units_per_part = units.div_ceil(wanted);
+    share(out, units.div_ceil(wanted), unit, &f);
+}
+
+/// Runs `f` on parts of so many units on all cores. Takes the function as an object, because
+/// rayon's machinery is compiled anew for every type of function it is given.
+fn share<T: Send>(
+    out: &mut [T],
+    units_per_part: usize,
+    unit: usize,
+    f: &(dyn Fn(usize, &mut [T]) + Sync),
+) {
     out.par_chunks_mut(units_per_part * unit)
         .enumerate()
         .for_each(|(i, part)| f(i * units_per_part, part));
