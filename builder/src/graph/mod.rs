@@ -4,6 +4,8 @@
 //! constant, or the output of exactly one node; its type and static shape are known from the
 //! moment it exists, because [`Graph::push`] infers them.
 
+mod edit;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use std::sync::Arc;
 use tobiuo_engine::{Preprocess, Task};
 use tobiuo_ops::{Fact, Op, infer};
 use tobiuo_tensor::{DType, Shape, Tensor};
+
+pub use edit::Editor;
 
 /// A value's number in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +61,8 @@ pub struct Metadata {
     pub preprocess: Option<Preprocess>,
     /// Key and value as the file has them.
     pub properties: Vec<(String, String)>,
+    /// What a user should know about the import: types that were widened and such.
+    pub notes: Vec<String>,
 }
 
 /// A network.
@@ -165,6 +171,18 @@ impl Graph {
     /// As [`Graph::push`] for an op with one output.
     pub fn push1(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
         Ok(self.push(name, op, inputs, &[])?[0])
+    }
+
+    /// Renames a value, to `name` with a number where it is taken.
+    pub fn rename(&mut self, id: ValueId, name: &str) {
+        let old = std::mem::take(&mut self.values[id.0 as usize].name);
+        self.names.remove(&old);
+        self.values[id.0 as usize].name = self.unique(name);
+    }
+
+    /// Number of values.
+    pub fn value_count(&self) -> usize {
+        self.values.len()
     }
 
     /// A value.

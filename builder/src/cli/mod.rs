@@ -1,0 +1,399 @@
+//! The command line: arguments in, words and documents out.
+
+mod args;
+mod print;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+use serde::Serialize;
+use tobiuo_engine::EngineFile;
+use tobiuo_tensor::npy;
+
+use crate::build::{Cached, build, build_cached};
+use crate::draw::Drawing;
+use crate::import::{self, ImportOptions};
+use crate::options::BuildOptions;
+use crate::passes::optimise;
+use crate::progress::{Progress, Terminal};
+use crate::verify::{VerifyOptions, verify};
+use crate::{BuildError, labels};
+
+const HELP: &str = "\
+tobiuo-builder: turns a trained model into an engine made for this device
+
+usage:
+  tobiuo-builder build MODEL -o ENGINE [options]   build an engine
+  tobiuo-builder check MODEL [options]             every node: supported, or why not
+  tobiuo-builder verify MODEL ENGINE [options]     outputs against the FP32 CPU reference
+  tobiuo-builder draw MODEL|ENGINE -o FILE         the graph as .svg or .dot
+  tobiuo-builder help [COMMAND] | --version
+
+exit status: 0 ok, 2 usage, 3 engine made for another device, 4 damaged file, 5 no usable
+device, 7 accuracy gate, 8 memory limit, 9 model not supported, 1 anything else
+";
+
+const HELP_BUILD: &str = "\
+usage: tobiuo-builder build MODEL -o ENGINE [options]
+
+  -i, --model MODEL          the model (ONNX); as the first argument, too
+  -o, --output ENGINE        the engine to write
+      --device auto|cpu      the device to build for (auto)
+  -m, --mode, --precision P  fp32 (the CPU device computes in nothing else)
+  -b, --batch N[,N...]       batch sizes, one plan each (1)
+      --input-shape NAME=1x3x640x640
+                             shape of an input that the model leaves open; may repeat
+      --labels FILE          class names, one a line (default: the model's own)
+      --task auto|detect|classify|tensors
+                             what the outputs mean (auto: from the model)
+      --score-threshold X    detectors: drop boxes with a lower score (0.25)
+      --iou-threshold X      detectors: overlap at which boxes exclude each other (0.7)
+      --max-detections N     detectors: boxes kept at most (300)
+      --mean A[,B,C]         picture: (pixel / 255 - mean) / std per channel (0)
+      --std A[,B,C]          (1)
+      --fit letterbox|stretch|center-crop
+                             how a frame meets the input's size
+      --channels rgb|bgr|gray
+      --pad-value N          letterbox border, 0..255 (114)
+      --passes-until NAME    stop after this pass, to find one that goes wrong
+      --with-pass NAME       run an optional pass (merge-siblings)
+      --no-cache             build even if ENGINE is what this build would make
+      --json                 one document on stdout
+  -q, --quiet                no progress
+
+-i, -o, -m, -b are chainer-trt's flags; its -g/--gpu asks for a GPU, and -w/--workspace is
+not needed: memory is planned, not searched for.
+";
+
+const HELP_CHECK: &str = "\
+usage: tobiuo-builder check MODEL [--batch N] [--input-shape NAME=1x3x640x640] [--json]
+
+Looks at every node of the model. Exit status 0 when all are supported, else 9.
+";
+
+const HELP_VERIFY: &str = "\
+usage: tobiuo-builder verify MODEL ENGINE [options]
+
+Runs the engine on its device and the model, as imported and before any pass, op by op on the
+FP32 CPU reference, and compares outputs: relative L2 error and largest absolute error.
+
+      --layers               every layer, and the first that differs
+      --samples N            random inputs (3)
+      --seed N               of the random inputs (1)
+      --tolerance X          largest relative L2 error (1e-4)
+      --input NAME=FILE.npy  an input instead of a random one; may repeat
+      --input-shape NAME=... as at the build
+      --json                 one document on stdout
+
+Exit status 7 when anything is over the tolerance.
+";
+
+const HELP_DRAW: &str = "\
+usage: tobiuo-builder draw MODEL|ENGINE -o FILE.svg|FILE.dot [options]
+
+      --optimised            a model's graph after the passes
+      --batch N              a model's batch, or which plan of an engine (the first)
+      --input-shape NAME=... shape of an input that the model leaves open
+";
+
+/// Why a command ends early.
+enum Stop {
+    Error(BuildError),
+    Args(String),
+    /// Done, with this status.
+    Status(u8),
+}
+
+impl From<BuildError> for Stop {
+    fn from(e: BuildError) -> Self {
+        Stop::Error(e)
+    }
+}
+
+impl From<lexopt::Error> for Stop {
+    fn from(e: lexopt::Error) -> Self {
+        Stop::Args(e.to_string())
+    }
+}
+
+/// Runs the program on its arguments, the program's name not among them.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let mut json = arguments.iter().any(|a| a == "--json");
+    let status = match command(arguments) {
+        Ok(()) => 0,
+        Err(Stop::Status(status)) => status,
+        Err(Stop::Args(what)) => {
+            json = false;
+            eprintln!("error: {what}\n`tobiuo-builder help` lists commands and options");
+            2
+        }
+        Err(Stop::Error(e)) => {
+            eprintln!("error: {e}");
+            if json {
+                let document = print::error(&e);
+                let _ = emit(&document);
+            }
+            e.exit_status()
+        }
+    };
+    let _ = json;
+    ExitCode::from(status)
+}
+
+fn command(arguments: Vec<OsString>) -> Result<(), Stop> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let name = match parser.next()? {
+        None => {
+            eprint!("{HELP}");
+            return Err(Stop::Status(2));
+        }
+        Some(Short('h') | Long("help")) => return say(HELP),
+        Some(Short('V') | Long("version")) => return say(&format!("{}\n", crate::build::VERSION)),
+        Some(Value(name)) => name.to_string_lossy().into_owned(),
+        Some(other) => return Err(other.unexpected().into()),
+    };
+    match name.as_str() {
+        "build" => build_command(parser),
+        "check" => check_command(parser),
+        "verify" => verify_command(parser),
+        "draw" => draw_command(parser),
+        "help" => match parser.next()? {
+            Some(Value(v)) => say(match v.to_string_lossy().as_ref() {
+                "build" => HELP_BUILD,
+                "check" => HELP_CHECK,
+                "verify" => HELP_VERIFY,
+                "draw" => HELP_DRAW,
+                other => return Err(Stop::Args(format!("there is no command '{other}'"))),
+            }),
+            _ => say(HELP),
+        },
+        other => Err(Stop::Args(format!(
+            "there is no command '{other}'; there are build, check, verify, draw, help"
+        ))),
+    }
+}
+
+/// Writes to stdout; a reader who has seen enough is no error.
+fn say(text: &str) -> Result<(), Stop> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(BuildError::Io { path: "standard output".into(), error: e }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn emit(document: &impl Serialize) -> Result<(), Stop> {
+    let text = serde_json::to_string_pretty(document)
+        .map_err(|e| Stop::Args(format!("cannot write the document: {e}")))?;
+    say(&format!("{text}\n"))
+}
+
+fn build_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
+    let mut options = BuildOptions::default();
+    let (mut model, mut output): (Option<PathBuf>, Option<PathBuf>) = (None, None);
+    let (mut json, mut quiet, mut cache) = (false, false, true);
+    let (mut device, mut precision) = ("auto".to_string(), "fp32".to_string());
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Value(v) if model.is_none() => model = Some(v.into()),
+            Short('i') | Long("model") | Long("dir") => model = Some(parser.value()?.into()),
+            Short('o') | Long("output") => output = Some(parser.value()?.into()),
+            Long("device") => device = parser.value()?.string()?,
+            Short('g') | Long("gpu") => device = format!("gpu {}", parser.value()?.string()?),
+            Short('m') | Long("mode") | Long("precision") => {
+                precision = parser.value()?.string()?
+            }
+            Short('b') | Long("batch") | Long("max-batch") => {
+                options.batches = args::list(&parser.value()?.string()?, "--batch")?;
+            }
+            Short('w') | Long("workspace") => {
+                let value = parser.value()?.string()?;
+                log::info!("--workspace {value} is not needed: memory is planned");
+            }
+            Long("labels") => options.labels = Some(labels::read(Path::new(&parser.value()?))?),
+            Long("no-cache") => cache = false,
+            Long("json") => json = true,
+            Short('q') | Long("quiet") => quiet = true,
+            Short('h') | Long("help") => return say(HELP_BUILD),
+            Long(name) => {
+                let name = name.to_string();
+                if !args::build_option(&name, &mut parser, &mut options)? {
+                    return Err(lexopt::Arg::Long(&name).unexpected().into());
+                }
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let model = model.ok_or_else(|| Stop::Args("build: no model is named".into()))?;
+    let output =
+        output.ok_or_else(|| Stop::Args("build: no engine is named; -o ENGINE names it".into()))?;
+    args::check_device(&device)?;
+    args::check_precision(&precision)?;
+    let mut bar: Box<dyn Progress> = if quiet { Box::new(()) } else { Box::new(Terminal::new()) };
+    let report = if cache {
+        match build_cached(&model, &output, &options, &mut *bar)? {
+            Cached::Built(report) | Cached::Reused(report) => report,
+        }
+    } else {
+        build(&model, &output, &options, &mut *bar)?
+    };
+    drop(bar);
+    if !quiet {
+        print::build(&report);
+    }
+    if json { emit(&report) } else { Ok(()) }
+}
+
+fn check_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
+    let mut model: Option<PathBuf> = None;
+    let mut options = ImportOptions::default();
+    let mut json = false;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Value(v) if model.is_none() => model = Some(v.into()),
+            Short('i') | Long("model") => model = Some(parser.value()?.into()),
+            Short('b') | Long("batch") => options.batch = parser.value()?.parse()?,
+            Long("input-shape") => {
+                options.input_shapes.push(args::input_shape(&parser.value()?.string()?)?);
+            }
+            Long("json") => json = true,
+            Short('h') | Long("help") => return say(HELP_CHECK),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let model = model.ok_or_else(|| Stop::Args("check: no model is named".into()))?;
+    let report = import::check(&model, &options).map_err(BuildError::from)?;
+    if json {
+        emit(&report)?;
+    } else {
+        say(&print::check(&report))?;
+    }
+    if report.supported { Ok(()) } else { Err(Stop::Status(print::check_status(&report))) }
+}
+
+fn verify_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    let mut options = VerifyOptions::default();
+    let mut json = false;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Value(v) if files.len() < 2 => files.push(v.into()),
+            Long("layers") => options.layers = true,
+            Long("samples") => options.samples = parser.value()?.parse()?,
+            Long("seed") => options.seed = parser.value()?.parse()?,
+            Long("tolerance") => options.tolerance = parser.value()?.parse()?,
+            Long("input") => {
+                let text = parser.value()?.string()?;
+                let (name, path) = args::split(&text, "--input", "NAME=FILE.npy")?;
+                let tensor = npy::read(Path::new(path))
+                    .map_err(|e| BuildError::Damaged(format!("--input {name}: {e}")))?;
+                options.inputs.push((name.into(), tensor));
+            }
+            Long("input-shape") => {
+                options.input_shapes.push(args::input_shape(&parser.value()?.string()?)?);
+            }
+            Long("json") => json = true,
+            Short('h') | Long("help") => return say(HELP_VERIFY),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let [model, engine] = &files[..] else {
+        return Err(Stop::Args("verify: a model and an engine are wanted".into()));
+    };
+    if options.samples == 0 || options.tolerance.is_nan() || options.tolerance < 0.0 {
+        return Err(Stop::Args("verify: --samples from 1 and --tolerance from 0 on".into()));
+    }
+    let report = verify(model, engine, &options)?;
+    if json {
+        emit(&report)?;
+    } else {
+        say(&print::verify(&report))?;
+    }
+    if report.ok { Ok(()) } else { Err(Stop::Status(7)) }
+}
+
+fn draw_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
+    let (mut input, mut output): (Option<PathBuf>, Option<PathBuf>) = (None, None);
+    let mut options = BuildOptions::default();
+    let mut import_options = ImportOptions::default();
+    let mut batch = None;
+    let mut optimised = false;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Value(v) if input.is_none() => input = Some(v.into()),
+            Short('o') | Long("output") => output = Some(parser.value()?.into()),
+            Long("optimised" | "optimized") => optimised = true,
+            Short('b') | Long("batch") => batch = Some(parser.value()?.parse::<usize>()?),
+            Long("input-shape") => {
+                import_options.input_shapes.push(args::input_shape(&parser.value()?.string()?)?);
+            }
+            Long("passes-until") => {
+                optimised = true;
+                options.passes.until = Some(parser.value()?.string()?);
+            }
+            Short('h') | Long("help") => return say(HELP_DRAW),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let input = input.ok_or_else(|| Stop::Args("draw: no model or engine is named".into()))?;
+    let output = output.ok_or_else(|| Stop::Args("draw: -o FILE.svg or -o FILE.dot".into()))?;
+    let extension = output.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+    let svg = match extension.as_str() {
+        "svg" => true,
+        "dot" | "gv" => false,
+        _ => {
+            return Err(Stop::Args(format!(
+                "draw: {}: the name must end in .svg or .dot",
+                output.display()
+            )));
+        }
+    };
+    let drawing = if is_engine(&input)? {
+        let engine = EngineFile::open(&input).map_err(BuildError::from)?;
+        let plans = &engine.manifest().plans;
+        let plan = plans.iter().find(|p| batch.is_none_or(|b| p.batch == b)).ok_or_else(|| {
+            let has: Vec<String> = plans.iter().map(|p| p.batch.to_string()).collect();
+            Stop::Args(format!("draw: the engine has plans for batch {}", has.join(", ")))
+        })?;
+        Drawing::of_plan(plan)
+    } else {
+        import_options.batch = batch.unwrap_or(1);
+        let mut graph = import::import(&input, &import_options).map_err(BuildError::from)?;
+        if optimised {
+            let passes = optimise(graph, &options.passes, &mut |_| ());
+            graph = passes.map_err(BuildError::from)?.0;
+        }
+        Drawing::of_graph(&graph)
+    };
+    let text = if svg { drawing.to_svg() } else { drawing.to_dot() };
+    write_whole(&output, text.as_bytes())?;
+    eprintln!("{}: {} boxes", output.display(), drawing.boxes.len());
+    Ok(())
+}
+
+/// True when a file begins like an engine.
+fn is_engine(path: &Path) -> Result<bool, Stop> {
+    use std::io::Read;
+    let magic = tobiuo_engine::format::MAGIC;
+    let mut begin = vec![0; magic.len()];
+    let mut file =
+        std::fs::File::open(path).map_err(|error| BuildError::Io { path: path.into(), error })?;
+    Ok(file.read_exact(&mut begin).is_ok() && begin == magic)
+}
+
+/// Writes a file under a temporary name first, so that no half file is left.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Stop> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(name);
+    let done = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    done.map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        BuildError::Io { path: path.into(), error }.into()
+    })
+}

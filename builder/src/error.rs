@@ -1,0 +1,117 @@
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use tobiuo_engine::{EngineError, EngineErrorKind};
+
+use crate::import::ImportError;
+use crate::passes::PassError;
+use crate::plan::PlanError;
+
+/// Why a build, a verification or a drawing failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An option does not fit, or a file named on the command line is not there.
+    Usage(String),
+    /// The asked device is not one that this build of the program has.
+    NoDevice(String),
+    /// A file beside the model (labels, inputs) is damaged: which, where, why.
+    Damaged(String),
+    /// The model cannot be imported.
+    Import(ImportError),
+    /// A pass failed.
+    Pass(PassError),
+    /// The graph cannot be laid out.
+    Plan(PlanError),
+    /// The engine cannot be written or read.
+    Engine(EngineError),
+    /// The device cannot run something.
+    Device(String),
+    /// A file cannot be read or written.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+}
+
+impl BuildError {
+    /// The program's exit status for this error.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            BuildError::Usage(_) => 2,
+            BuildError::NoDevice(_) => 5,
+            BuildError::Damaged(_) => 4,
+            BuildError::Import(ImportError::Io { error, .. })
+                if error.kind() == io::ErrorKind::NotFound =>
+            {
+                2
+            }
+            BuildError::Import(e) => e.exit_status(),
+            BuildError::Pass(PassError::Unknown(_)) => 2,
+            BuildError::Plan(PlanError::TooLarge(_)) => 8,
+            BuildError::Engine(e) if e.kind() == EngineErrorKind::Limit => 8,
+            BuildError::Engine(e) => e.exit_status(),
+            BuildError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound => 2,
+            BuildError::Pass(_)
+            | BuildError::Plan(_)
+            | BuildError::Device(_)
+            | BuildError::Io { .. } => 1,
+        }
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BuildError::Usage(s)
+            | BuildError::NoDevice(s)
+            | BuildError::Damaged(s)
+            | BuildError::Device(s) => f.write_str(s),
+            BuildError::Import(e) => write!(f, "{e}"),
+            BuildError::Pass(e) => write!(f, "{e}"),
+            BuildError::Plan(e) => write!(f, "{e}"),
+            BuildError::Engine(e) => write!(f, "{e}"),
+            BuildError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            BuildError::Import(e) => Some(e),
+            BuildError::Pass(e) => Some(e),
+            BuildError::Plan(e) => Some(e),
+            BuildError::Engine(e) => Some(e),
+            BuildError::Io { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<ImportError> for BuildError {
+    fn from(e: ImportError) -> Self {
+        BuildError::Import(e)
+    }
+}
+
+impl From<PassError> for BuildError {
+    fn from(e: PassError) -> Self {
+        BuildError::Pass(e)
+    }
+}
+
+impl From<PlanError> for BuildError {
+    fn from(e: PlanError) -> Self {
+        BuildError::Plan(e)
+    }
+}
+
+impl From<EngineError> for BuildError {
+    fn from(e: EngineError) -> Self {
+        BuildError::Engine(e)
+    }
+}
