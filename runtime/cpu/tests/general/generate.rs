@@ -165,8 +165,7 @@ pub fn binary(r: &mut Random) -> Case {
             a.as_f32_mut().unwrap().iter_mut().for_each(|v| *v = v.round());
             b.as_f32_mut().unwrap().iter_mut().for_each(|v| *v = v.round());
         }
-        // An 8-bit result must not wrap in f64's eyes; a quotient must not be near a jump.
-        Sub if dtype == U8 => a = r.tensor(U8, &a.shape().to_vec()),
+        // A quotient must not be near a jump.
         Div | Mod | FMod if dtype == F32 => {
             let v = b.as_f32_mut().unwrap();
             v.iter_mut().for_each(|v| *v = (*v).signum() * (v.abs() + 0.5));
@@ -231,7 +230,7 @@ pub fn slice(r: &mut Random) -> Case {
     for &d in &shape {
         let whole = r.below(3) == 0;
         let start = if whole || d == 0 { 0 } else { r.below(d) };
-        let step = if whole { 1 } else { r.pick(&[1, 1, -1, 2, -2, 3, -7]) };
+        let step: i64 = if whole { 1 } else { r.pick(&[1, 1, -1, 2, -2, 3, -7]) };
         let most = match (d, step > 0) {
             (0, _) => 0,
             (_, true) => (d - start).div_ceil(step as usize),
@@ -252,8 +251,9 @@ pub fn gather(r: &mut Random) -> Case {
     let mut indices = r.shape(0, 3);
     indices.iter_mut().for_each(|d| *d = (*d).min(4));
     // One too far on both sides: zeros.
+    let wide = r.flip();
     let values = (0..numel(&indices)).map(|_| r.between(-len - 1, len));
-    let values = match r.flip() {
+    let values = match wide {
         true => TensorData::I64(values.collect()),
         false => TensorData::I32(values.map(|v| v as i32).collect()),
     };
@@ -320,6 +320,7 @@ pub fn resize(r: &mut Random) -> Case {
         _ => ResizeMode::Cubic { a: r.pick(&[-0.75, -0.5]), exclude_outside: r.flip(), antialias },
     };
     let nearest = matches!(mode, ResizeMode::Nearest { .. });
+    let dtype = if nearest { r.any() } else { F32 };
     let coordinates = match r.below(7) {
         0 => Coordinates::HalfPixel,
         1 => Coordinates::HalfPixelSymmetric,
@@ -329,9 +330,10 @@ pub fn resize(r: &mut Random) -> Case {
         5 if nearest => Coordinates::TfHalfPixelForNn,
         _ if antialias && !nearest => Coordinates::HalfPixel,
         _ => Coordinates::TfCropAndResize {
-            starts: shape.iter().map(|_| r.pick(&[0.0, 0.25, -0.25])).collect(),
-            ends: shape.iter().map(|_| r.pick(&[1.0, 0.5, 1.25])).collect(),
-            extrapolation: 7.0,
+            starts: shape.iter().map(|_| r.pick(&[0.0f32, 0.25, -0.25])).collect(),
+            ends: shape.iter().map(|_| r.pick(&[1.0f32, 0.5, 1.25])).collect(),
+            // A value that every type has.
+            extrapolation: if dtype == Bool { 1.0 } else { 7.0 },
         },
     };
     let (mut sizes, mut scales) = (vec![], vec![]);
@@ -351,7 +353,6 @@ pub fn resize(r: &mut Random) -> Case {
             scales.push(size as f32 / d as f32);
         }
     }
-    let dtype = if nearest { r.any() } else { F32 };
     (Op::Resize(Resize { sizes, scales, mode, coordinates }), vec![r.tensor(dtype, &shape)])
 }
 
