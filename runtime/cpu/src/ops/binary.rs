@@ -211,8 +211,8 @@ impl BinaryKernel {
                 let out = &mut part[at..at + len];
                 let a = Run::of(Some(a), offset[0], len, step[0]);
                 let b = Run::of(Some(b), offset[1], len, step[1]);
-                for i in 0..out.len() {
-                    out[i] = u8::from(f(a.at(i, &[]), b.at(i, &[])));
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = u8::from(f(a.at(i, &[]), b.at(i, &[])));
                 }
             });
         });
@@ -263,9 +263,8 @@ impl BinaryKernel {
 fn stretch<T: Copy>(out: &mut [T], a: Run<'_, T>, b: Run<'_, T>, f: impl Fn(T, T) -> T) {
     match (a, b) {
         (Run::Each(a), Run::Each(b)) => {
-            let (a, b) = (&a[..out.len()], &b[..out.len()]);
-            for i in 0..out.len() {
-                out[i] = f(a[i], b[i]);
+            for ((o, &x), &y) in out.iter_mut().zip(a).zip(b) {
+                *o = f(x, y);
             }
         }
         (Run::Each(a), Run::One(y)) => out.iter_mut().zip(a).for_each(

@@ -209,7 +209,7 @@ impl Mapped {
 
 /// The form of a table of the last axis, of `len` input elements.
 fn row_of(t: &[usize], len: usize) -> Row {
-    if len > 0 && t.len() % len == 0 && !t.is_empty() {
+    if len > 0 && t.len().is_multiple_of(len) && !t.is_empty() {
         let n = t.len() / len;
         if t.iter().enumerate().all(|(i, &s)| s == i / n) {
             return Row::Repeat(n);
