@@ -115,22 +115,30 @@ impl ReduceKernel {
             walk(&mut |from: usize, len: usize, to: usize, step: usize| {
                 let (x, to) = (&x[from..from + len], to - begin);
                 if step == 0 {
-                    let folded = vectorised(
-                        #[inline(always)]
-                        || fold_row(x, init, f, join),
-                    );
+                    let folded = if T::WIDE {
+                        vectorised(
+                            #[inline(always)]
+                            || fold_row(x, init, f, join),
+                        )
+                    } else {
+                        x.iter().fold(init, |a, &v| f(a, v))
+                    };
                     part[to] = join(part[to], folded);
                 } else {
                     let out = &mut part[to..to + len];
-                    vectorised(
-                        #[inline(always)]
-                        || {
-                            out.iter_mut().zip(x).for_each(
-                                #[inline(always)]
-                                |(o, &v)| *o = f(*o, v),
-                            )
-                        },
-                    );
+                    if T::WIDE {
+                        vectorised(
+                            #[inline(always)]
+                            || {
+                                out.iter_mut().zip(x).for_each(
+                                    #[inline(always)]
+                                    |(o, &v)| *o = f(*o, v),
+                                )
+                            },
+                        );
+                    } else {
+                        out.iter_mut().zip(x).for_each(|(o, &v)| *o = f(*o, v));
+                    }
                 }
             });
             part.iter_mut().for_each(|v| *v = last(*v));

@@ -6,6 +6,9 @@ use bytemuck::Pod;
 
 /// What integers and floats have in common.
 pub(crate) trait Number: Pod + Send + Sync + PartialOrd {
+    /// Loops over it are compiled for every vector width; for types that networks hardly
+    /// compute with that would only cost build time.
+    const WIDE: bool;
     const ZERO: Self;
     const ONE: Self;
     /// Nothing is smaller (larger).
@@ -67,6 +70,7 @@ pub(crate) trait Integer: Number {
 }
 
 impl Number for f32 {
+    const WIDE: bool = true;
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
     const LOWEST: f32 = f32::NEG_INFINITY;
@@ -112,6 +116,7 @@ impl Float for f32 {
 macro_rules! integer {
     ($($t:ty, $magnitude:expr, $is_negative:expr);*) => {$(
         impl Number for $t {
+            const WIDE: bool = false;
             const ZERO: $t = 0;
             const ONE: $t = 1;
             const LOWEST: $t = <$t>::MIN;
