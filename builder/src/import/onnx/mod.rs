@@ -1,0 +1,168 @@
+//! ONNX models, opset 7 to 25.
+//!
+//! The file is decoded in place ([`proto`] over [`wire`]), shapes are made static
+//! ([`inputs`]), nodes are taken in topological order ([`order`]) and translated one by one
+//! ([`ops`]). The importer does not optimise: only what depends on nothing but constants and
+//! shapes is computed, because static shapes need it.
+
+mod attributes;
+mod context;
+mod importer;
+mod inputs;
+mod ops;
+mod order;
+mod proto;
+mod stop;
+mod tensor;
+mod wire;
+
+use std::path::Path;
+
+use importer::Importer;
+use proto::{Decode, GraphProto, ModelProto};
+use stop::Stop;
+use wire::{Budget, Message};
+
+use crate::graph::Graph;
+use crate::import::{CheckReport, ImportError, ImportOptions, NodeStatus};
+use crate::task;
+
+/// Opsets whose semantics are implemented.
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=25;
+/// The newest opset that is tested; newer ones give a note.
+const NEWEST_TESTED: i64 = 22;
+
+/// What an import gives besides errors of the file as a whole.
+struct Imported {
+    graph: Graph,
+    reports: Vec<super::NodeReport>,
+    notes: Vec<String>,
+}
+
+/// True when bytes begin like an ONNX model: a first field that ModelProto has.
+pub fn looks_like(bytes: &[u8]) -> bool {
+    let budget = Budget::new();
+    let mut m = Message::file(bytes, &budget);
+    matches!(m.next(), Ok(Some(f)) if matches!(f.number, 1..=8 | 14 | 20 | 25))
+}
+
+/// Imports a model from the file's bytes; `path` names it and its folder.
+pub fn import(bytes: &[u8], path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
+    let done = run(bytes, path, options)?;
+    let nodes: Vec<_> = done.reports.into_iter().filter_map(|r| r.problem).collect();
+    if nodes.is_empty() {
+        Ok(done.graph)
+    } else {
+        Err(ImportError::Unsupported { path: path.into(), nodes })
+    }
+}
+
+/// Looks at every node of a model.
+pub fn check(
+    bytes: &[u8],
+    path: &Path,
+    options: &ImportOptions,
+) -> Result<CheckReport, ImportError> {
+    let done = run(bytes, path, options)?;
+    let mut report = CheckReport {
+        model: done.graph.metadata.model.clone(),
+        producer: done.graph.metadata.producer.clone(),
+        supported: done.reports.iter().all(|r| r.status == NodeStatus::Supported),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        operators: Default::default(),
+        nodes: done.reports,
+        notes: done.notes,
+    };
+    for &id in &done.graph.inputs {
+        report.inputs.push(format!("{}: {}", done.graph.value(id).name, done.graph.fact(id)));
+    }
+    for (name, id) in &done.graph.outputs {
+        report.outputs.push(format!("{name}: {}", done.graph.fact(*id)));
+    }
+    for node in &report.nodes {
+        let dot = if node.domain.is_empty() { "" } else { "." };
+        let op = format!("{}{dot}{}", node.domain, node.op_type);
+        let count = report.operators.entry(op).or_default();
+        count.total += 1;
+        count.supported += usize::from(node.status == NodeStatus::Supported);
+    }
+    Ok(report)
+}
+
+fn run(bytes: &[u8], path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
+    let malformed = |reason: String| ImportError::Malformed { path: path.into(), reason };
+    let unsupported = |reason: String| ImportError::UnsupportedModel { path: path.into(), reason };
+    let budget = Budget::new();
+    let model =
+        ModelProto::decode(Message::file(bytes, &budget)).map_err(|e| malformed(e.to_string()))?;
+    let Some(graph) = model.graph else {
+        let reason = "it has no graph".to_string();
+        return Err(ImportError::NotAModel { path: path.into(), reason });
+    };
+    let mut graph = GraphProto::decode(graph).map_err(|e| malformed(e.to_string()))?;
+    let is_default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+    let opset = match model.opsets.iter().find(|(d, _)| is_default(d)) {
+        Some(&(_, version)) => version,
+        // Only other domains' operators: each of them is reported.
+        None if !graph.nodes.iter().any(|n| is_default(n.domain)) => NEWEST_TESTED,
+        None => return Err(malformed("it does not say which opset of ONNX it uses".into())),
+    };
+    if !OPSETS.contains(&opset) {
+        let (old, new) = (OPSETS.start(), OPSETS.end());
+        return Err(unsupported(format!(
+            "opset {opset} is not supported, {old} to {new} are; convert the model with \
+             onnx.version_converter or export it again with opset_version=17"
+        )));
+    }
+    if graph.sparse_initializers > 0 {
+        return Err(unsupported(format!(
+            "it has {} sparse initializers; export the weights as dense tensors",
+            graph.sparse_initializers
+        )));
+    }
+    let shapes = inputs::resolve(&graph, options, path)?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut importer = Importer::new(folder, opset, bytes.len());
+    importer.functions = model.functions.clone();
+    if opset > NEWEST_TESTED {
+        importer.note(format!(
+            "opset {opset} is newer than {NEWEST_TESTED}, the newest that is tested; operators \
+             are read as opset {NEWEST_TESTED} defines them unless they are known to differ"
+        ));
+    }
+    for input in &shapes.inputs {
+        if matches!(input.data_type, 10 | 11 | 16) {
+            let from = proto::type_name(input.data_type);
+            importer.note(format!("input '{}' is {from} in the model, f32 here", input.name));
+        }
+    }
+    let stop = |stop: Stop| match stop {
+        Stop::Invalid(reason) | Stop::NotChecked(reason) => malformed(reason),
+        Stop::Unsupported { reason, need } if need.is_empty() => unsupported(reason),
+        Stop::Unsupported { reason, need } => unsupported(format!("{reason}; {need}")),
+    };
+    importer.bind_inputs(&mut graph, &shapes).map_err(stop)?;
+    importer.nodes(&graph).map_err(stop)?;
+    importer.outputs(&graph).map_err(stop)?;
+    let Importer { graph: mut result, reports, notes, .. } = importer;
+    result.inputs.truncate(shapes.inputs.len());
+    describe(&mut result, &model, opset, path, &notes);
+    Ok(Imported { graph: result, reports, notes })
+}
+
+/// Fills in the metadata.
+fn describe(graph: &mut Graph, model: &ModelProto<'_>, opset: i64, path: &Path, notes: &[String]) {
+    let mut producer = model.producer_name.trim().to_string();
+    if !model.producer_version.trim().is_empty() {
+        producer = format!("{producer} {}", model.producer_version.trim());
+    }
+    let comma = if producer.is_empty() { "" } else { ", " };
+    let metadata = &mut graph.metadata;
+    metadata.model = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    metadata.format = "onnx".into();
+    metadata.producer = format!("{producer}{comma}opset {opset}");
+    metadata.properties = model.metadata.clone();
+    metadata.notes = notes.to_vec();
+    task::infer(graph);
+}
