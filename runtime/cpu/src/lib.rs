@@ -8,11 +8,13 @@ mod executor;
 mod kernel;
 mod memory;
 pub mod ops;
+mod preprocess;
 mod program;
 mod threads;
 
 pub use error::CpuError;
 pub use executor::CpuExecutor;
 pub use kernel::{Inputs, Kernel, evaluate, prepare};
+pub use preprocess::{PixelFormat, Placement, Preprocessor};
 pub use program::{CpuProgram, Weights};
 pub use threads::Threads;

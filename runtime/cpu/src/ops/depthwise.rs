@@ -1,10 +1,11 @@
 //! Convolution with one input channel per group (depthwise).
 //!
-//! Each channel's plane is copied with its padding, its columns sorted by their place within
-//! a stride, so that a tap's elements for neighbouring outputs are neighbours too.
+//! A row of the output is computed at stride 1, where a tap's elements for neighbouring
+//! outputs are neighbours too, and thinned out when the stride is larger. Columns outside the
+//! input are masked, rows outside are skipped; nothing is copied.
 
 use rten_simd::ops::{BitOps, NumOps};
-use rten_simd::{Isa, Simd, SimdOp};
+use rten_simd::{Isa, SimdOp};
 use tobiuo_ops::Activation;
 use tobiuo_tensor::TensorViewMut;
 
@@ -14,81 +15,49 @@ use super::patches::{Geometry, spread};
 use super::tiles::bounds;
 use crate::{Inputs, Kernel};
 
-/// Floats behind a padded plane that a vector load may touch.
-const SLACK: usize = 64;
+/// Most vectors computed at once.
+const BLOCK: usize = 4;
+/// Most lanes of a vector.
+const MAX_LANES: usize = 16;
 
 pub(crate) struct DepthwiseKernel {
     g: Geometry,
     activation: Option<Activation>,
     residual: bool,
-    /// Rows of a padded plane, floats of one row, floats of one phase of a row.
-    rows: usize,
+    /// Elements of an output row at stride 1, filled up to whole blocks.
     row: usize,
-    phase: usize,
-    /// Where a tap's elements begin.
-    taps: Vec<usize>,
+    /// Columns of that row under which some tap lies outside the input are below `inner.0` or
+    /// from `inner.1` on.
+    inner: (usize, usize),
+    /// Per horizontal tap and column of the row: all bits set where the tap lies inside.
+    masks: Vec<f32>,
     parts: usize,
 }
 
 impl DepthwiseKernel {
     /// For a geometry with one input channel per group.
     pub fn new(g: Geometry, activation: Option<Activation>, residual: bool) -> DepthwiseKernel {
-        let span = |a: usize, out: usize, k: usize| {
-            out.saturating_sub(1) * g.stride[a] + (k - 1) * g.dilation[a] + 1
-        };
-        let phase = span(1, g.ow, g.kw).div_ceil(g.stride[1]);
-        let row = phase * g.stride[1];
-        let taps = (0..g.kh * g.kw)
-            .map(|t| {
-                let (y, x) = (t / g.kw * g.dilation[0], t % g.kw * g.dilation[1]);
-                y * row + x % g.stride[1] * phase + x / g.stride[1]
-            })
-            .collect();
+        let len = g.ow.saturating_sub(1) * g.stride[1] + 1;
+        let row = len.next_multiple_of(BLOCK * MAX_LANES);
+        let inside =
+            |kx: usize, x: usize| (g.pad[1]..g.pad[1] + g.w).contains(&(x + kx * g.dilation[1]));
+        let mask = |i: usize| f32::from_bits(if inside(i / row, i % row) { !0 } else { 0 });
+        let reach = (g.kw - 1) * g.dilation[1];
         let work = g.batch * g.groups * g.out_c * g.columns() * g.kh * g.kw / 4;
-        let parts = if work < 2 * GRAIN { 1 } else { 4 * rayon::current_num_threads() };
+        let parts = if work < GRAIN { 1 } else { 4 * rayon::current_num_threads() };
         DepthwiseKernel {
-            rows: span(0, g.oh, g.kh),
+            masks: (0..g.kw * row).map(mask).collect(),
+            inner: (g.pad[1], (g.pad[1] + g.w).saturating_sub(reach)),
             row,
-            phase,
-            taps,
             parts,
             activation,
             residual,
             g,
         }
     }
-
-    fn plane(&self) -> usize {
-        self.rows * self.row + SLACK
-    }
-
-    /// Copies a plane of the input with its padding.
-    #[inline(always)]
-    fn pad(&self, x: &[f32], padded: &mut [f32]) {
-        let g = &self.g;
-        for (r, row) in padded.chunks_exact_mut(self.row).take(self.rows).enumerate() {
-            let y = r.wrapping_sub(g.pad[0]);
-            if y >= g.h {
-                row.fill(0.0);
-                continue;
-            }
-            let from = &x[y * g.w..(y + 1) * g.w];
-            for (p, row) in row.chunks_exact_mut(self.phase).enumerate() {
-                // Element j is the input's at j * stride + p - pad.
-                let (pad, step) = (g.pad[1], g.stride[1]);
-                let lo = pad.saturating_sub(p).div_ceil(step).min(row.len());
-                let hi = (pad + g.w).saturating_sub(p).div_ceil(step).clamp(lo, row.len());
-                row[..lo].fill(0.0);
-                if lo < hi {
-                    spread(&mut row[lo..hi], &from[lo * step + p - pad..], step);
-                }
-                row[hi..].fill(0.0);
-            }
-        }
-    }
 }
 
-/// Some (item, group) pairs.
+/// Some output channels of all items, one behind the other.
 struct Part<'a> {
     kernel: &'a DepthwiseKernel,
     first: usize,
@@ -98,7 +67,8 @@ struct Part<'a> {
     /// Outer: there is one; inner: it is not the output itself.
     residual: Option<Option<&'a [f32]>>,
     out: &'a mut [f32],
-    padded: &'a mut [f32],
+    /// A row at stride 1.
+    row: &'a mut [f32],
 }
 
 impl SimdOp for Part<'_> {
@@ -106,24 +76,50 @@ impl SimdOp for Part<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
         let k = self.kernel;
         let g = &k.g;
         let (plane, taps) = (g.h * g.w, g.kh * g.kw);
-        k.pad_slack(self.padded);
+        let (lo, hi) = bounds(k.activation);
         for (i, out) in self.out.chunks_exact_mut(g.columns()).enumerate() {
-            // Output channel among all items' channels.
             let o = self.first + i;
             let channel = o % (g.groups * g.out_c);
-            if channel % g.out_c == 0 || i == 0 {
-                k.pad(&self.x[o / g.out_c * plane..][..plane], self.padded);
-            }
             let weights = &self.weights[channel * taps..][..taps];
-            let residual = match self.residual {
-                None => None,
-                Some(None) => Some(None),
-                Some(Some(r)) => Some(Some(&r[o * g.columns()..][..g.columns()])),
-            };
-            channel_out(isa, k, self.padded, weights, self.bias[channel], residual, out);
+            let bias = self.bias[channel];
+            let plane = o / g.out_c * plane;
+            for oy in 0..g.oh {
+                let at = oy * g.ow;
+                let len = (g.ow - 1) * g.stride[1] + 1;
+                let reach = len.next_multiple_of(ops.len());
+                let taps = Taps { k, x: self.x, plane, weights, bias };
+                let y = oy * g.stride[0];
+                // Straight into the output where that is possible. A vector may then reach
+                // into the next row, which is computed after this one.
+                if g.stride[1] == 1 && self.residual.is_none() && at + reach <= out.len() {
+                    taps.row(isa, y, len, lo, hi, &mut out[at..at + reach]);
+                    continue;
+                }
+                taps.row(isa, y, len, lo, hi, self.row);
+                let row = &*self.row;
+                let out = &mut out[at..at + g.ow];
+                match self.residual {
+                    None => spread(out, &row[..len], g.stride[1]),
+                    Some(other) => {
+                        let other = other.map(|r| &r[o * g.columns() + at..]);
+                        let sums = row.iter().step_by(g.stride[1]);
+                        for (x, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
+                            let sum = sum + other.map_or(*out, |r| r[x]);
+                            *out = if sum < lo {
+                                lo
+                            } else if sum > hi {
+                                hi
+                            } else {
+                                sum
+                            };
+                        }
+                    }
+                }
+            }
             match k.activation {
                 None | Some(Activation::Relu | Activation::Clip { .. }) => {}
                 Some(act) => apply(act, out),
@@ -132,99 +128,163 @@ impl SimdOp for Part<'_> {
     }
 }
 
-impl DepthwiseKernel {
-    /// What vector loads may touch behind the plane must be numbers, of whatever value.
-    fn pad_slack(&self, padded: &mut [f32]) {
-        padded[self.rows * self.row..].fill(0.0);
-    }
+struct Taps<'a> {
+    k: &'a DepthwiseKernel,
+    x: &'a [f32],
+    /// Where the channel's plane begins in `x`.
+    plane: usize,
+    weights: &'a [f32],
+    bias: f32,
 }
 
-#[inline(always)]
-fn channel_out<I: Isa>(
-    isa: I,
-    k: &DepthwiseKernel,
-    padded: &[f32],
-    weights: &[f32],
-    bias: f32,
-    residual: Option<Option<&[f32]>>,
-    out: &mut [f32],
-) {
-    let lanes = isa.f32().len();
-    let g = &k.g;
-    for oy in 0..g.oh {
-        let from = &padded[oy * g.stride[0] * k.row..];
-        let mut ox = 0;
-        while ox < g.ow {
-            let left = (g.ow - ox).div_ceil(lanes);
-            let at = (oy, ox);
-            ox += lanes
+impl Taps<'_> {
+    /// The first `len` elements of the row at stride 1 whose windows begin at row `y`, and
+    /// what fills up the last vector.
+    #[inline(always)]
+    fn row<I: Isa>(&self, isa: I, y: usize, len: usize, lo: f32, hi: f32, row: &mut [f32]) {
+        let lanes = isa.f32().len();
+        let mut x = 0;
+        while x < len {
+            let left = (len - x).div_ceil(lanes);
+            x += lanes
                 * match left {
-                    1 => block::<I, 1>(isa, k, from, weights, bias, residual, out, at),
-                    2 => block::<I, 2>(isa, k, from, weights, bias, residual, out, at),
-                    _ => block::<I, 4>(isa, k, from, weights, bias, residual, out, at),
+                    1 => self.block::<I, 1>(isa, y, x, lo, hi, row),
+                    2 => self.block::<I, 2>(isa, y, x, lo, hi, row),
+                    3 => self.block::<I, 3>(isa, y, x, lo, hi, row),
+                    _ => self.block::<I, 4>(isa, y, x, lo, hi, row),
                 };
         }
     }
-}
 
-/// `N` vectors of one output row; returns `N`.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn block<I: Isa, const N: usize>(
-    isa: I,
-    k: &DepthwiseKernel,
-    from: &[f32],
-    weights: &[f32],
-    bias: f32,
-    residual: Option<Option<&[f32]>>,
-    out: &mut [f32],
-    (oy, ox): (usize, usize),
-) -> usize {
-    let ops = isa.f32();
-    let lanes = ops.len();
-    let mut sums = [ops.splat(bias); N];
-    for (&tap, &w) in k.taps.iter().zip(weights) {
-        let x: [I::F32; N] = ops.load_many(&from[tap + ox..]);
-        let w = ops.splat(w);
-        for v in 0..N {
-            sums[v] = ops.mul_add(w, x[v], sums[v]);
+    /// `N` vectors of the row at stride 1 whose windows begin at row `y`; returns `N`.
+    #[inline(always)]
+    fn block<I: Isa, const N: usize>(
+        &self,
+        isa: I,
+        y: usize,
+        at: usize,
+        lo: f32,
+        hi: f32,
+        row: &mut [f32],
+    ) -> usize {
+        let k = self.k;
+        let width = N * isa.f32().len();
+        let inner = at >= k.inner.0 && at + width <= k.inner.1;
+        let done = match (k.g.kh, k.g.kw, inner) {
+            (3, 3, true) => self.fixed::<I, N, false, 3>(isa, y, at, lo, hi, row),
+            (3, 3, false) => self.fixed::<I, N, true, 3>(isa, y, at, lo, hi, row),
+            (5, 5, true) => self.fixed::<I, N, false, 5>(isa, y, at, lo, hi, row),
+            (5, 5, false) => self.fixed::<I, N, true, 5>(isa, y, at, lo, hi, row),
+            _ => false,
+        };
+        if !done {
+            self.any::<I, N>(isa, y, at, lo, hi, row);
         }
+        N
     }
-    let (lo, hi) = bounds(k.activation);
-    let begin = oy * k.g.ow + ox;
-    let n = (k.g.ow - ox).min(N * lanes);
-    let whole = begin + N * lanes <= out.len();
-    match residual {
-        // A vector may reach into the next row, which is computed after this one.
-        None if whole => {
-            for v in 0..N {
-                let x = ops.min(ops.splat(hi), ops.max(ops.splat(lo), sums[v]));
-                ops.store(x, &mut out[begin + v * lanes..]);
+
+    /// [`Taps::block`] for a square window of a known size; false when a vector would begin
+    /// before the input's first element or end behind its last.
+    #[inline(always)]
+    fn fixed<I: Isa, const N: usize, const MASKED: bool, const K: usize>(
+        &self,
+        isa: I,
+        y: usize,
+        at: usize,
+        lo: f32,
+        hi: f32,
+        row: &mut [f32],
+    ) -> bool {
+        let ops = isa.f32();
+        let (k, g, lanes) = (self.k, &self.k.g, ops.len());
+        let step = g.dilation[1];
+        let reach = N * lanes + (K - 1) * step;
+        let mut sums = [ops.splat(self.bias); N];
+        for (ky, weights) in self.weights.as_chunks::<K>().0.iter().enumerate() {
+            let y = (y + ky * g.dilation[0]).wrapping_sub(g.pad[0]);
+            if y >= g.h {
+                continue;
             }
-        }
-        _ => {
-            for v in 0..N {
-                let values = sums[v].to_array();
-                for l in 0..lanes.min(n.saturating_sub(v * lanes)) {
-                    let i = begin + v * lanes + l;
-                    let add = match residual {
-                        None => 0.0,
-                        Some(None) => out[i],
-                        Some(Some(r)) => r[i],
-                    };
-                    let x = values[l] + add;
-                    out[i] = if x < lo {
-                        lo
-                    } else if x > hi {
-                        hi
-                    } else {
-                        x
-                    };
+            let begin = (self.plane + y * g.w + at).wrapping_sub(g.pad[1]);
+            let end = begin.wrapping_add(reach);
+            let Some(from) = self.x.get(begin..end) else { return false };
+            for kx in 0..K {
+                let w = ops.splat(weights[kx]);
+                for v in 0..N {
+                    let mut x = ops.load(&from[kx * step + v * lanes..]);
+                    if MASKED {
+                        x = ops.and(x, ops.load(&k.masks[kx * k.row + at + v * lanes..]));
+                    }
+                    sums[v] = ops.mul_add(w, x, sums[v]);
                 }
             }
         }
+        self.finish::<I, N>(isa, sums, at, lo, hi, row);
+        true
     }
-    N
+
+    /// [`Taps::block`] for any window, anywhere.
+    #[inline(always)]
+    fn any<I: Isa, const N: usize>(
+        &self,
+        isa: I,
+        y: usize,
+        at: usize,
+        lo: f32,
+        hi: f32,
+        row: &mut [f32],
+    ) {
+        let ops = isa.f32();
+        let (k, g, width) = (self.k, &self.k.g, N * ops.len());
+        let mut sums = [ops.splat(self.bias); N];
+        let mut edge = [0.0; BLOCK * MAX_LANES];
+        for ky in 0..g.kh {
+            let y = (y + ky * g.dilation[0]).wrapping_sub(g.pad[0]);
+            if y >= g.h {
+                continue;
+            }
+            for kx in 0..g.kw {
+                let w = ops.splat(self.weights[ky * g.kw + kx]);
+                let begin = self.plane + y * g.w + at + kx * g.dilation[1];
+                let begin = begin.wrapping_sub(g.pad[1]);
+                let from = match begin.checked_add(width).and_then(|end| self.x.get(begin..end)) {
+                    Some(from) => from,
+                    // Partly before the input's first element or behind its last.
+                    None => {
+                        for (l, e) in edge[..width].iter_mut().enumerate() {
+                            *e = self.x.get(begin.wrapping_add(l)).copied().unwrap_or(0.0);
+                        }
+                        &edge[..width]
+                    }
+                };
+                for v in 0..N {
+                    let x = ops.load(&from[v * ops.len()..]);
+                    let x = ops.and(x, ops.load(&k.masks[kx * k.row + at + v * ops.len()..]));
+                    sums[v] = ops.mul_add(w, x, sums[v]);
+                }
+            }
+        }
+        self.finish::<I, N>(isa, sums, at, lo, hi, row);
+    }
+
+    /// Writes the row's part, clamped unless a residual is to be added.
+    #[inline(always)]
+    fn finish<I: Isa, const N: usize>(
+        &self,
+        isa: I,
+        sums: [I::F32; N],
+        at: usize,
+        lo: f32,
+        hi: f32,
+        row: &mut [f32],
+    ) {
+        let ops = isa.f32();
+        for (v, sum) in sums.into_iter().enumerate() {
+            let clamped = ops.min(ops.splat(hi), ops.max(ops.splat(lo), sum));
+            let x = if self.k.residual { sum } else { clamped };
+            ops.store(x, &mut row[at + v * ops.len()..]);
+        }
+    }
 }
 
 impl Kernel for DepthwiseKernel {
@@ -237,13 +297,13 @@ impl Kernel for DepthwiseKernel {
         if out.is_empty() {
             return;
         }
-        let scratch = &mut scratch_f32(scratch)[..self.parts * self.plane()];
-        par_parts(out, self.g.columns(), self.parts, scratch, &|first, out, padded| {
-            Part { kernel: self, first, x, weights, bias, residual, out, padded }.dispatch();
+        let scratch = &mut scratch_f32(scratch)[..self.parts * self.row];
+        par_parts(out, self.g.columns(), self.parts, scratch, &|first, out, row| {
+            Part { kernel: self, first, x, weights, bias, residual, out, row }.dispatch();
         });
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.parts * self.plane() * 4
+        self.parts * self.row * 4
     }
 }

@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
+use rten_simd::Isa;
 use rten_simd::ops::{BitOps, MaskOps, NumOps};
-use rten_simd::{Isa, Simd};
 use tobiuo_ops::Conv;
 
 use super::tiles::VECTORS;
@@ -255,6 +255,12 @@ impl Patches {
         copy
     }
 
+    /// First column of tile `tile`. The last tile ends with the last column, where there are
+    /// as many columns as a tile has, and overlaps the one before.
+    fn first_column(&self, tile: usize) -> usize {
+        (tile * self.width).min(self.columns().saturating_sub(self.width))
+    }
+
     /// Packs tile `tile`: for each depth its columns. Columns beyond the last are zeros.
     #[inline(always)]
     pub fn pack<I: Isa>(
@@ -299,14 +305,14 @@ impl Patches {
         let ops = isa.f32();
         let width = VECTORS * ops.len();
         let plane = self.geometry.columns();
-        let at = tile * width;
+        let at = self.first_column(tile);
         let n = (plane - at).min(width);
         let rows = image[channels.start * plane..channels.end * plane].chunks_exact(plane);
         for (to, from) in packed.chunks_exact_mut(width).zip(rows) {
             if n == width {
-                let v: [I::F32; VECTORS] = ops.load_many(&from[at..]);
-                for i in 0..VECTORS {
-                    ops.store(v[i], &mut to[i * ops.len()..]);
+                for v in 0..VECTORS {
+                    let x = ops.load(&from[at + v * ops.len()..]);
+                    ops.store(x, &mut to[v * ops.len()..]);
                 }
             } else {
                 to[..n].copy_from_slice(&from[at..]);
@@ -324,9 +330,10 @@ impl Patches {
         packed: &mut [f32],
     ) {
         let (width, depth) = (self.width, self.geometry.in_c);
+        let at = self.first_column(tile);
         for lane in 0..width {
             let to = packed.iter_mut().skip(lane).step_by(width);
-            match image.chunks_exact(depth).nth(tile * width + lane) {
+            match image.chunks_exact(depth).nth(at + lane) {
                 Some(column) => {
                     to.zip(&column[depths.clone()]).for_each(|(to, &from)| *to = from);
                 }
@@ -349,38 +356,43 @@ impl Patches {
     ) {
         let (ops, ints, masks) = (isa.f32(), isa.i32(), isa.m32());
         let width = VECTORS * ops.len();
-        let at = tile * width;
-        let inside: [I::M32; VECTORS] = std::array::from_fn(|v| {
+        let at = self.first_column(tile);
+        // Loops rather than closures: those would not be compiled for this instruction set.
+        let none = ints.lt(ints.zero(), ints.zero());
+        let mut inside = [none; VECTORS];
+        for (v, inside) in inside.iter_mut().enumerate() {
             let from = at + v * ints.len();
             let y = ints.add(ints.load(&self.y[from..]), ints.splat(tap.dy));
             let x = ints.add(ints.load(&self.x[from..]), ints.splat(tap.dx));
             let zero = ints.zero();
-            masks.and(
+            *inside = masks.and(
                 masks.and(ints.ge(y, zero), ints.lt(y, ints.splat(self.geometry.h as i32))),
                 masks.and(ints.ge(x, zero), ints.lt(x, ints.splat(self.geometry.w as i32))),
-            )
-        });
+            );
+        }
         let zero = ops.zero();
         let first = at as isize + tap.shift;
         for (to, c) in packed.chunks_exact_mut(width).zip(channels) {
             let begin = (c * stride) as isize + first;
             let slice = usize::try_from(begin).ok().and_then(|b| image.get(b..b + width));
-            let v: [I::F32; VECTORS] = match slice {
-                Some(slice) => ops.load_many(slice),
+            let from = match slice {
+                Some(from) => from,
                 // Partly before the first channel or behind the last.
-                None => std::array::from_fn(|v| {
-                    let mut lanes = zero.to_array();
-                    for l in 0..ops.len() {
-                        let i = begin + (v * ops.len() + l) as isize;
-                        if let Some(&e) = usize::try_from(i).ok().and_then(|i| image.get(i)) {
-                            lanes[l] = e;
-                        }
+                None => {
+                    for (l, to) in to.iter_mut().enumerate() {
+                        let i = usize::try_from(begin + l as isize).ok();
+                        *to = i.and_then(|i| image.get(i)).copied().unwrap_or(0.0);
                     }
-                    ops.load(lanes.as_ref())
-                }),
+                    for v in 0..VECTORS {
+                        let to = &mut to[v * ops.len()..];
+                        ops.store(ops.select(ops.load(to), zero, inside[v]), to);
+                    }
+                    continue;
+                }
             };
-            for i in 0..VECTORS {
-                ops.store(ops.select(v[i], zero, inside[i]), &mut to[i * ops.len()..]);
+            for v in 0..VECTORS {
+                let x = ops.load(&from[v * ops.len()..]);
+                ops.store(ops.select(x, zero, inside[v]), &mut to[v * ops.len()..]);
             }
         }
     }
@@ -396,8 +408,8 @@ impl Patches {
     ) {
         let g = &self.geometry;
         let (width, plane) = (self.width, g.h * g.w);
-        let end = ((tile + 1) * width).min(g.columns());
-        let mut n = tile * width;
+        let mut n = self.first_column(tile);
+        let end = (n + width).min(g.columns());
         let mut lane = 0;
         // A part of one row of the output at a time.
         while n < end {

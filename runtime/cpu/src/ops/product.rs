@@ -101,17 +101,21 @@ impl Product {
         self.lanes * VECTORS
     }
 
-    /// Depth of one pass and tiles of one block of columns.
+    /// Depth of one pass and tiles of one block of columns: about as many bytes as a core's
+    /// own cache holds, deep passes before many columns.
     fn block(&self) -> (usize, usize) {
-        let pass = self.depth.div_ceil(self.depth.div_ceil(DEPTH));
-        (pass, (BLOCK_BYTES / (pass * self.width() * 4)).max(1))
+        let all = self.columns.div_ceil(self.width()).max(1);
+        let most = BLOCK_BYTES / (self.width() * 4);
+        let deepest = (most / all.min(8)).max(DEPTH);
+        let pass = self.depth.div_ceil(self.depth.div_ceil(deepest));
+        (pass, (most / pass).clamp(1, all))
     }
 
     /// Floats that one part of a split needs for its columns.
     fn part_len(&self) -> usize {
         let (pass, tiles) = self.block();
         let all = self.columns.div_ceil(self.width());
-        pass * tiles.min(all) * self.width()
+        pass * tiles.min(all.max(1)) * self.width()
     }
 
     /// Tiles that are packed together for a split by rows.
@@ -267,50 +271,55 @@ impl<'a> Task<'a> {
                     packed
                 }
             };
-            let packed = PackedColumns { data, depth, first_depth: 0, first_column: here.start };
-            out.par_chunks_mut(panels * panel * columns).enumerate().for_each(|(i, out)| {
-                let rows = out.len() / columns;
-                let view = NdTensorViewMut::from_data([rows, columns], out);
-                let view = view.split_at_mut(1, here.end).0.split_at_mut(1, here.start).1;
-                let mut view = view;
+            let columns = PackedColumns {
+                data,
+                depth,
+                first_depth: 0,
+                begin: here.start,
+                len: here.len(),
+                first_column: 0,
+            };
+            out.par_chunks_mut(panels * panel * p.columns).enumerate().for_each(|(i, out)| {
+                let rows = out.len() / p.columns;
+                let mut view = NdTensorViewMut::from_data([rows, p.columns], out);
                 for at in (0..depth).step_by(pass) {
                     let depths = at..(at + pass).min(depth);
                     let out = view.view_mut();
-                    Panels { task: self, out, first: i * panels, columns: packed, depths }
-                        .dispatch();
+                    Panels { task: self, out, first: i * panels, columns, depths }.dispatch();
                 }
             });
         }
     }
 
     /// Packs and multiplies columns.
-    fn stripe(&self, mut out: NdTensorViewMut<'_, f32, 2>, tile: usize, scratch: &mut [f32]) {
+    fn stripe(&self, mut out: NdTensorViewMut<'_, f32, 2>, first_tile: usize, scratch: &mut [f32]) {
         let p = self.product;
         let width = p.width();
         let (pass, tiles) = p.block();
         let columns = out.size(1);
         for begin in (0..columns).step_by(tiles * width) {
             let here = begin..(begin + tiles * width).min(columns);
-            let tile = tile + begin / width;
-            let first_column = tile * width;
+            let tile = first_tile + begin / width;
             for at in (0..p.depth).step_by(pass) {
                 let depths = at..(at + pass).min(p.depth);
-                let columns = match self.right {
-                    Right::Packed(data) => PackedColumns {
-                        data: &data[tile * p.depth * width..],
-                        depth: p.depth,
-                        first_depth: 0,
-                        first_column,
-                    },
+                let (data, depth, first_depth) = match self.right {
+                    Right::Packed(data) => (&data[tile * p.depth * width..], p.depth, 0),
                     Right::Image(image) => {
                         let len = here.len().div_ceil(width) * depths.len() * width;
                         let packed = &mut scratch[..len];
                         Pack { product: p, image, tile, depths: depths.clone(), packed }.dispatch();
-                        let (depth, first_depth) = (depths.len(), at);
-                        PackedColumns { data: &scratch[..len], depth, first_depth, first_column }
+                        (&scratch[..len], depths.len(), at)
                     }
                 };
-                let out = out.slice_mut((.., here.clone()));
+                let columns = PackedColumns {
+                    data,
+                    depth,
+                    first_depth,
+                    begin,
+                    len: here.len(),
+                    first_column: first_tile * width,
+                };
+                let out = out.view_mut();
                 Panels { task: self, out, first: 0, columns, depths }.dispatch();
             }
         }
@@ -342,7 +351,7 @@ impl SimdOp for Pack<'_> {
 /// Multiplies rows with packed columns, for `depths` of the product.
 struct Panels<'a> {
     task: &'a Task<'a>,
-    /// The rows, and the columns' part of them.
+    /// The rows.
     out: NdTensorViewMut<'a, f32, 2>,
     /// The rows' first panel.
     first: usize,

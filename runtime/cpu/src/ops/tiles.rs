@@ -123,12 +123,18 @@ pub(crate) struct PackedColumns<'a> {
     pub depth: usize,
     /// Depth of the product at which `data` begins.
     pub first_depth: usize,
-    /// Column of the whole output at which `data` begins.
+    /// Where these columns are in the output's rows as they are given.
+    pub begin: usize,
+    pub len: usize,
+    /// Column of the whole output at which those rows begin.
     pub first_column: usize,
 }
 
 /// One panel of rows times packed columns, for `depths` of the product. `out[r]` gets row
-/// `r`'s columns.
+/// `r`'s columns, at their place.
+///
+/// The last tile of the whole output, where it is not full, ends with the last column and
+/// begins in the tile before (see [`Patches`](super::patches::Patches)).
 #[inline(always)]
 pub(crate) fn multiply<I: Isa>(
     isa: I,
@@ -159,30 +165,39 @@ fn multiply_sized<I: Isa, const ROWS: usize>(
     finish: &Finish<'_>,
 ) {
     let width = VECTORS * isa.f32().len();
-    let Some(len) = out.first().map(|row| row.len()) else { return };
     let mut bias = [0.0; ROWS];
     if let Some(b) = finish.bias {
         bias[..out.len()].copy_from_slice(&b[..out.len()]);
     }
-    let first_column = columns.first_column;
+    let first = columns.first_column;
+    let end = columns.begin + columns.len;
     let part =
         (depths.start - columns.first_depth) * width..(depths.end - columns.first_depth) * width;
     let tiles = columns.data.chunks_exact(columns.depth * width);
-    for (block, at) in tiles.zip((0..len).step_by(width)) {
+    for (block, at) in tiles.zip((columns.begin..end).step_by(width)) {
         let tile = product::<I, ROWS>(isa, panel, &block[part.clone()]);
-        let here = at..(at + width).min(len);
-        if here.len() == width {
-            store(isa, tile, &bias, out, at, first_column, finish);
+        if at + width <= end {
+            store(isa, tile, &bias, out, at, first, finish);
+            continue;
+        }
+        let skip = if finish.row_len < width { 0 } else { width - (end - at) };
+        if at >= skip && skip > 0 {
+            store_last(isa, tile, &bias, out, (at - skip, skip), first, finish);
         } else {
-            store_part(isa, tile, &bias, out, at, first_column, finish);
+            store_part(isa, tile, &bias, out, (at..end, skip), first, finish);
         }
     }
     match finish.activation {
         None | Some(Activation::Relu | Activation::Clip { .. }) => {}
         // The rows are in the first or second cache now.
-        Some(act) => out.iter_mut().for_each(|row| apply(act, row)),
+        Some(act) => {
+            out.iter_mut().for_each(|row| apply(act, &mut row[columns.begin..end]));
+        }
     }
 }
+
+/// Weights are asked for so many elements before they are used.
+const AHEAD: usize = 512;
 
 /// A tile's accumulators.
 type Tile<I, const ROWS: usize> = [[<I as Isa>::F32; VECTORS]; ROWS];
@@ -192,11 +207,16 @@ fn product<I: Isa, const ROWS: usize>(isa: I, a: &[f32], b: &[f32]) -> Tile<I, R
     let ops = isa.f32();
     let mut sums = [[ops.zero(); VECTORS]; ROWS];
     for (a, b) in a.chunks_exact(ROWS).zip(b.chunks_exact(VECTORS * ops.len())) {
-        let b: [I::F32; VECTORS] = ops.load_many(b);
+        // Weights come from memory when the layer is large.
+        ops.prefetch(a.as_ptr().wrapping_add(AHEAD));
+        let mut x = [ops.zero(); VECTORS];
+        for (v, x) in x.iter_mut().enumerate() {
+            *x = ops.load(&b[v * ops.len()..(v + 1) * ops.len()]);
+        }
         for r in 0..ROWS {
             let a = ops.splat(a[r]);
             for v in 0..VECTORS {
-                sums[r][v] = ops.mul_add(a, b[v], sums[r][v]);
+                sums[r][v] = ops.mul_add(a, x[v], sums[r][v]);
             }
         }
     }
@@ -234,54 +254,99 @@ fn store<I: Isa, const ROWS: usize>(
         for v in 0..VECTORS {
             sums[v] = ops.add(tile[r][v], bias);
         }
-        let add: Option<[I::F32; VECTORS]> = match finish.residual {
+        let add: Option<&[f32]> = match finish.residual {
             Residual::None => None,
-            Residual::InPlace => Some(ops.load_many(row)),
-            Residual::From(x) => {
-                Some(ops.load_many(&x[r * finish.row_len + first_column + at..][..width]))
-            }
+            Residual::InPlace => Some(row),
+            Residual::From(x) => Some(&x[r * finish.row_len + first_column + at..][..width]),
         };
+        if let Some(add) = add {
+            for v in 0..VECTORS {
+                sums[v] = ops.add(sums[v], ops.load(&add[v * ops.len()..]));
+            }
+        }
         for v in 0..VECTORS {
-            let x = add.map_or(sums[v], |add| ops.add(sums[v], add[v]));
-            // x second: it stays when it is NaN.
-            let x = ops.min(hi, ops.max(lo, x));
+            // The sum second: it stays when it is NaN.
+            let x = ops.min(hi, ops.max(lo, sums[v]));
             ops.store(x, &mut row[v * ops.len()..]);
         }
     }
 }
 
-/// [`store`] for a tile whose last columns lie outside the output.
-#[inline(never)]
+/// [`store`] for a tile whose first `skip` columns are there already.
+#[inline(always)]
+fn store_last<I: Isa, const ROWS: usize>(
+    isa: I,
+    tile: Tile<I, ROWS>,
+    bias: &[f32; ROWS],
+    out: &mut [&mut [f32]],
+    (at, skip): (usize, usize),
+    first_column: usize,
+    finish: &Finish<'_>,
+) {
+    let (ops, ints) = (isa.f32(), isa.i32());
+    let (lo, hi) = bounds(finish.activation);
+    let (lo, hi) = (ops.splat(lo), ops.splat(hi));
+    for v in 0..VECTORS {
+        let at = at + v * ops.len();
+        let new = ints.ge(ints.load(&COUNT[v * ops.len()..]), ints.splat(skip as i32));
+        for r in 0..ROWS {
+            let Some(row) = out.get_mut(r) else { break };
+            let row = &mut row[at..at + ops.len()];
+            let old = ops.load(row);
+            let mut x = ops.add(tile[r][v], ops.splat(bias[r]));
+            match finish.residual {
+                Residual::None => {}
+                Residual::InPlace => x = ops.add(x, old),
+                Residual::From(add) => {
+                    x = ops.add(x, ops.load(&add[r * finish.row_len + first_column + at..]));
+                }
+            }
+            let x = ops.min(hi, ops.max(lo, x));
+            ops.store(ops.select(x, old, new), row);
+        }
+    }
+}
+
+/// 0, 1, 2, ...
+const COUNT: [i32; 32] = {
+    let mut count = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        count[i] = i as i32;
+        i += 1;
+    }
+    count
+};
+
+/// [`store`] of the columns `columns` of a tile, which begin at its column `skip`.
+#[inline(always)]
 fn store_part<I: Isa, const ROWS: usize>(
     isa: I,
     tile: Tile<I, ROWS>,
     bias: &[f32; ROWS],
     out: &mut [&mut [f32]],
-    at: usize,
+    (columns, skip): (Range<usize>, usize),
     first_column: usize,
     finish: &Finish<'_>,
 ) {
-    let (lo, hi) = bounds(finish.activation);
     let lanes = isa.f32().len();
+    let (lo, hi) = bounds(finish.activation);
     for (r, row) in out.iter_mut().enumerate() {
-        for v in 0..VECTORS {
-            let values = tile[r][v].to_array();
-            let begin = at + v * lanes;
-            for (lane, i) in (begin..row.len().min(begin + lanes)).enumerate() {
-                let mut x = values[lane] + bias[r];
-                match finish.residual {
-                    Residual::None => {}
-                    Residual::InPlace => x += row[i],
-                    Residual::From(add) => x += add[r * finish.row_len + first_column + i],
-                }
-                row[i] = if x < lo {
-                    lo
-                } else if x > hi {
-                    hi
-                } else {
-                    x
-                };
+        let values: [_; VECTORS] = [tile[r][0].to_array(), tile[r][1].to_array()];
+        for (c, i) in columns.clone().enumerate() {
+            let mut x = values[(skip + c) / lanes][(skip + c) % lanes] + bias[r];
+            match finish.residual {
+                Residual::None => {}
+                Residual::InPlace => x += row[i],
+                Residual::From(add) => x += add[r * finish.row_len + first_column + i],
             }
+            row[i] = if x < lo {
+                lo
+            } else if x > hi {
+                hi
+            } else {
+                x
+            };
         }
     }
 }
