@@ -1,0 +1,129 @@
+use std::time::Duration;
+
+use tobiuo_capture::{FrameFormat, FrameMeta, PixelFormat};
+
+use crate::detect::Detection;
+
+/// A frame's bytes and what is known about it; its memory circulates between the threads.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub pixels: Vec<u8>,
+    pub meta: FrameMeta,
+    /// The picture's file name, where the source has one.
+    pub name: String,
+    /// When the work on it began: when a live source captured it, when a file was read.
+    pub begin_ns: u64,
+    /// When it lay in `pixels`.
+    pub captured_ns: u64,
+}
+
+impl Frame {
+    pub fn new(bytes: usize) -> Frame {
+        Frame {
+            pixels: vec![0; bytes],
+            meta: FrameMeta {
+                format: FrameFormat::new(PixelFormat::Rgb8, 0, 0),
+                sequence: 0,
+                timestamp_ns: 0,
+                dropped_before: 0,
+            },
+            name: String::with_capacity(256),
+            begin_ns: 0,
+            captured_ns: 0,
+        }
+    }
+}
+
+/// A class that a picture may show, and how surely.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Classification {
+    /// Class index.
+    pub class: u32,
+    /// The network's score for it; a probability where the network ends in a softmax.
+    pub score: f32,
+}
+
+/// How long a frame took, stage by stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// From the moment of capture (a file: from the begin of reading) until the frame lay in
+    /// memory: transfer, decoding.
+    pub capture: Duration,
+    /// Resizing, conversion, normalisation.
+    pub preprocess: Duration,
+    /// The network.
+    pub network: Duration,
+    /// Decoding of boxes and non-maximum suppression.
+    pub postprocess: Duration,
+    /// From the moment of capture until the result was ready, waiting included.
+    pub total: Duration,
+}
+
+/// A frame and what was found on it.
+#[derive(Debug)]
+pub struct FrameResult {
+    pub(crate) frame: Frame,
+    pub(crate) detections: Vec<Detection>,
+    pub(crate) classes: Vec<Classification>,
+    pub(crate) latency: Latency,
+}
+
+impl FrameResult {
+    pub(crate) fn new(bytes: usize, detections: usize, classes: usize) -> FrameResult {
+        FrameResult {
+            frame: Frame::new(bytes),
+            detections: Vec::with_capacity(detections),
+            classes: Vec::with_capacity(classes),
+            latency: Latency::default(),
+        }
+    }
+
+    /// The frame's number in its source, from 0. Dropped frames have numbers too.
+    pub fn number(&self) -> u64 {
+        self.frame.meta.sequence
+    }
+
+    /// When it was captured, nanoseconds of `CLOCK_MONOTONIC` (a file: when it was read).
+    pub fn timestamp_ns(&self) -> u64 {
+        self.frame.meta.timestamp_ns
+    }
+
+    /// The picture's file name, where the source is pictures.
+    pub fn name(&self) -> Option<&str> {
+        (!self.frame.name.is_empty()).then_some(&self.frame.name)
+    }
+
+    /// The frame's layout and size.
+    pub fn format(&self) -> FrameFormat {
+        self.frame.meta.format
+    }
+
+    /// The frame's bytes, laid out as [`format`](Self::format) says.
+    pub fn pixels(&self) -> &[u8] {
+        let bytes = self.frame.meta.format.frame_bytes().unwrap_or(0);
+        &self.frame.pixels[..bytes.min(self.frame.pixels.len())]
+    }
+
+    /// The frame as packed R, G, B bytes in `rgb`, whose old content goes; allocates only
+    /// while `rgb` grows.
+    pub fn to_rgb(&self, rgb: &mut Vec<u8>) {
+        if !crate::pixels::to_rgb(self.format(), self.pixels(), rgb) {
+            rgb.clear();
+        }
+    }
+
+    /// What a detector found, best first, in pixels of the frame.
+    pub fn detections(&self) -> &[Detection] {
+        &self.detections
+    }
+
+    /// The classes that a classifier gives the highest scores, best first.
+    pub fn classes(&self) -> &[Classification] {
+        &self.classes
+    }
+
+    /// How long it took.
+    pub fn latency(&self) -> Latency {
+        self.latency
+    }
+}
