@@ -1,4 +1,4 @@
-//! ONNX models, opset 7 to 25.
+//! ONNX models, opset 7 to 28.
 //!
 //! The file is decoded in place ([`proto`] over [`wire`]), shapes are made static
 //! ([`inputs`]), nodes are taken in topological order ([`order`]) and translated one by one
@@ -27,10 +27,9 @@ use crate::graph::Graph;
 use crate::import::{CheckReport, ImportError, ImportOptions, NodeStatus};
 use crate::task;
 
-/// Opsets whose semantics are implemented.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=25;
-/// The newest opset that is tested; newer ones give a note.
-const NEWEST_TESTED: i64 = 22;
+/// Opsets whose semantics are implemented. Behind 22 they differ in element types and in
+/// attributes; one that is not known is reported with its node.
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// What an import gives besides errors of the file as a whole.
 struct Imported {
@@ -105,7 +104,7 @@ fn run(bytes: &[u8], path: &Path, options: &ImportOptions) -> Result<Imported, I
     let opset = match model.opsets.iter().find(|(d, _)| is_default(d)) {
         Some(&(_, version)) => version,
         // Only other domains' operators: each of them is reported.
-        None if !graph.nodes.iter().any(|n| is_default(n.domain)) => NEWEST_TESTED,
+        None if !graph.nodes.iter().any(|n| is_default(n.domain)) => *OPSETS.end(),
         None => return Err(malformed("it does not say which opset of ONNX it uses".into())),
     };
     if !OPSETS.contains(&opset) {
@@ -125,12 +124,6 @@ fn run(bytes: &[u8], path: &Path, options: &ImportOptions) -> Result<Imported, I
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut importer = Importer::new(folder, opset, bytes.len());
     importer.functions = model.functions.clone();
-    if opset > NEWEST_TESTED {
-        importer.note(format!(
-            "opset {opset} is newer than {NEWEST_TESTED}, the newest that is tested; operators \
-             are read as opset {NEWEST_TESTED} defines them unless they are known to differ"
-        ));
-    }
     for input in &shapes.inputs {
         if matches!(input.data_type, 10 | 11 | 16) {
             let from = proto::type_name(input.data_type);

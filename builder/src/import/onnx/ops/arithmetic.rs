@@ -101,9 +101,6 @@ pub fn pow(c: &mut Context<'_, '_>) -> Res<Outputs> {
 pub fn modulo(c: &mut Context<'_, '_>) -> Res<Outputs> {
     c.expect_inputs(2, 2)?;
     let fmod = c.attributes.flag("fmod", false)?;
-    if !fmod && c.dtype(c.input(0)?).is_float() {
-        return invalid("fmod must be 1 for floats");
-    }
     let kind = if fmod { Binary::FMod } else { Binary::Mod };
     let y = emit_binary(c, kind, c.input(0)?, c.input(1)?)?;
     one(y)

@@ -88,6 +88,8 @@ fn charge(c: &mut Context<'_, '_>, n: usize) -> Res<()> {
 /// Range of constants.
 pub fn range(c: &mut Context<'_, '_>) -> Res<Outputs> {
     c.expect_inputs(3, 3)?;
+    // The type that 16-bit floats are summed in; here it is f32.
+    c.attributes.ignore("stash_type");
     let mut values = [0.0; 3];
     for (i, name) in ["start", "limit", "delta"].iter().enumerate() {
         match c.number(i, name)? {

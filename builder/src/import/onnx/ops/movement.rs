@@ -179,8 +179,14 @@ pub fn space_to_depth(c: &mut Context<'_, '_>) -> Res<Outputs> {
     if h % b != 0 || w % b != 0 {
         return invalid(format!("blocks of {b} x {b} do not divide {h} x {w}"));
     }
+    // The mode is new in opset 28; before, it is what is now DCR.
+    let perm = match c.attributes.string_or("mode", "DCR")? {
+        "DCR" => vec![0, 3, 5, 1, 2, 4],
+        "CRD" => vec![0, 1, 3, 5, 2, 4],
+        other => return invalid(format!("mode '{other}' is not in the standard")),
+    };
     let y = c.emit(Op::Reshape { shape: vec![n, ch, h / b, b, w / b, b] }, &[x])?;
-    let y = c.emit(Op::Transpose { perm: vec![0, 3, 5, 1, 2, 4] }, &[y])?;
+    let y = c.emit(Op::Transpose { perm }, &[y])?;
     let y = c.emit(Op::Reshape { shape: vec![n, ch * b * b, h / b, w / b] }, &[y])?;
     one(y)
 }

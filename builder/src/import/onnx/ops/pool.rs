@@ -12,6 +12,12 @@ fn pool(c: &mut Context<'_, '_>, kind: PoolKind) -> Res<Outputs> {
     c.expect_inputs(1, 1)?;
     let x = c.input(0)?;
     let shape = c.shape(x);
+    if shape.len() > 4 {
+        return unsupported(
+            format!("pooling over {} spatial axes", shape.len() - 2),
+            "1 or 2 spatial axes are supported",
+        );
+    }
     let mut window = Window::read(c, &shape, None)?;
     window.resolve(&shape)?;
     // An automatic mode says the output's size itself.
