@@ -346,6 +346,13 @@ def storage():
             m = graph("storage", nodes, {"x": x}, {"c": C(value, how)},
                       [("y", TensorProto.FLOAT)], 17)
             save(f"storage_{dtype}_{how}", m, {"x": x})
+    weights = {"w": C(rand("xw", 3, 4)), "b": C(rand("xb", 4)), "to": C(np.array([4, 2], I64))}
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["g"]),
+             helper.make_node("Reshape", ["g", "to"], ["y"])]
+    m = graph("external", nodes, {"x": x}, weights, [("y", TensorProto.FLOAT)], 17)
+    save("storage_external", m, {"x": x})
+    onnx.save(m, HERE / "storage_external/model.onnx", save_as_external_data=True,
+              location="weights.bin", size_threshold=0)
     constants = [
         helper.make_node("Constant", [], ["a"], value_float=1.5),
         helper.make_node("Constant", [], ["b"], value_floats=[1.0, -2.0, 0.5]),
