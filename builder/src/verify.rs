@@ -13,7 +13,7 @@ use crate::BuildError;
 use crate::device::executor;
 use crate::graph::Graph;
 use crate::hash::model_hash;
-use crate::import::{ImportOptions, import};
+use crate::import::{ImportError, ImportOptions, import};
 use crate::interpret;
 
 /// What to compare and how.
@@ -115,6 +115,7 @@ pub fn verify(
         let graph = import_for(model, &engine, index, options)?;
         same_model |= index == 0 && model_hash(&graph) == manifest.provenance.model_hash;
         check_interface(&graph, &engine, plan)?;
+        check_given(&graph, options)?;
         plans.push(compare_plan(&graph, &engine, index, options)?);
     }
     let fine = |p: &PlanComparison| p.outputs.iter().chain(&p.layers).all(|c| c.ok);
@@ -144,7 +145,16 @@ fn import_for(
     } else {
         options.input_shapes.clone()
     };
-    Ok(import(model, &import_options)?)
+    match import(model, &import_options) {
+        // The engine's own shapes do not fit the model's inputs.
+        Err(ImportError::InputShape { problems, .. }) if options.input_shapes.is_empty() => {
+            Err(BuildError::Usage(format!(
+                "the engine is not made from this model: {}",
+                problems.join("; ")
+            )))
+        }
+        result => Ok(result?),
+    }
 }
 
 /// The model and the engine have the same inputs and outputs.
@@ -174,6 +184,18 @@ fn check_interface(graph: &Graph, engine: &EngineFile, plan: &Plan) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Every input that is given is one of the model's.
+fn check_given(graph: &Graph, options: &VerifyOptions) -> Result<(), BuildError> {
+    let names: Vec<&str> = graph.inputs.iter().map(|&v| graph.value(v).name.as_str()).collect();
+    match options.inputs.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+        Some((name, _)) => Err(BuildError::Usage(format!(
+            "--input {name}: the model's inputs are {}",
+            names.join(", ")
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Random inputs: f32 uniform in 0..1, as pictures are; integers 0 and 1.

@@ -144,14 +144,17 @@ fn check_names_every_unsupported_node() {
     assert!(files(&folder).is_empty());
 }
 
-/// A copy of the classifier with one weight of a layer changed.
+/// A copy of the classifier with one filter of a layer changed.
 fn with_another_weight(folder: &TempDir, weight: &str) -> PathBuf {
     let mut bytes = std::fs::read(model("classifier.onnx")).unwrap();
     let name = weight.as_bytes();
     let at = bytes.windows(name.len()).rposition(|w| w == name).unwrap() + name.len();
     assert_eq!(bytes[at], 0x4a, "raw_data follows the name");
     let start = at + 1 + bytes[at + 1..].iter().position(|b| b & 0x80 == 0).unwrap() + 1;
-    bytes[start..start + 4].copy_from_slice(&3.0f32.to_le_bytes());
+    // All weights of the first filter: some of its inputs are not zero.
+    for tap in 0..72 {
+        bytes[start + 4 * tap..][..4].copy_from_slice(&0.5f32.to_le_bytes());
+    }
     let path = folder.path().join("changed.onnx");
     std::fs::write(&path, bytes).unwrap();
     path
@@ -199,25 +202,29 @@ fn labels_task_and_preprocessing() {
     let (folder, engine) = place();
     let (m, e) = (model("detector.onnx"), text(&engine));
     let labels = folder.path().join("labels.txt");
-    let build = |more: &[&str]| [&["build", text(&m), "-o", e], more].concat();
+    fn with<'a>(begin: [&'a str; 4], more: &[&'a str]) -> Vec<&'a str> {
+        [&begin, more].concat()
+    }
+    let begin = ["build", text(&m), "-o", e];
     std::fs::write(&labels, "one\ntwo\nthree\n").unwrap();
-    let with_labels = build(&["--labels", text(&labels), "--score-threshold", "0.4", "--json"]);
+    let with_labels =
+        with(begin, &["--labels", text(&labels), "--score-threshold", "0.4", "--json"]);
     let report = json(&with_labels);
     assert_eq!(report["labels"], 3);
     assert!((report["task"]["score_threshold"].as_f64().unwrap() - 0.4).abs() < 1e-6);
     std::fs::write(&labels, "one\ntwo\n").unwrap();
-    let said = ends(2, &build(&["--labels", text(&labels), "--task", "detect"]));
+    let said = ends(2, &with(begin, &["--labels", text(&labels), "--task", "detect"]));
     assert!(said.contains("2 names") && said.contains("3 classes"), "{said}");
     std::fs::write(&labels, b"\xff\xfe").unwrap();
-    assert!(ends(4, &build(&["--labels", text(&labels)])).contains("labels.txt"));
-    ends(2, &build(&["--labels", "/nowhere/labels.txt"]));
-    ends(2, &build(&["--score-threshold", "2"]));
-    ends(2, &build(&["--mean", "0.1,0.2"]));
-    ends(2, &build(&["--std", "0"]));
-    ends(2, &build(&["--channels", "gray"]));
-    ends(2, &build(&["--task", "classify"]));
+    assert!(ends(4, &with(begin, &["--labels", text(&labels)])).contains("labels.txt"));
+    ends(2, &with(begin, &["--labels", "/nowhere/labels.txt"]));
+    ends(2, &with(begin, &["--score-threshold", "2"]));
+    ends(2, &with(begin, &["--mean", "0.1,0.2"]));
+    ends(2, &with(begin, &["--std", "0"]));
+    ends(2, &with(begin, &["--channels", "gray"]));
+    ends(2, &with(begin, &["--task", "classify"]));
     let tuned = ["--mean", "0.5", "--std", "0.25,0.5,1", "--fit", "stretch", "--channels", "bgr"];
-    ends(0, &build(&tuned));
+    ends(0, &with(begin, &tuned));
     let classifier = model("classifier.onnx");
     let said = ends(2, &["build", text(&classifier), "-o", e, "--score-threshold", "0.5"]);
     assert!(said.contains("detector"), "{said}");

@@ -121,12 +121,11 @@ impl From<lexopt::Error> for Stop {
 
 /// Runs the program on its arguments, the program's name not among them.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let mut json = arguments.iter().any(|a| a == "--json");
+    let json = arguments.iter().any(|a| a == "--json");
     let status = match command(arguments) {
         Ok(()) => 0,
         Err(Stop::Status(status)) => status,
         Err(Stop::Args(what)) => {
-            json = false;
             eprintln!("error: {what}\n`tobiuo-builder help` lists commands and options");
             2
         }
@@ -139,7 +138,6 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             e.exit_status()
         }
     };
-    let _ = json;
     ExitCode::from(status)
 }
 

@@ -226,10 +226,10 @@ pub fn run(graph: Graph) -> Result<Graph, GraphError> {
         if edit.graph().fact(out).dtype != DType::F32 {
             continue;
         }
-        if let Some((x, activation)) = pattern(&mut edit, &node) {
-            if edit.graph().fact(x) == edit.graph().fact(out) {
-                edit.rewrite(i, Op::Activation(activation), &[x])?;
-            }
+        if let Some((x, activation)) = pattern(&mut edit, &node)
+            && edit.graph().fact(x) == edit.graph().fact(out)
+        {
+            edit.rewrite(i, Op::Activation(activation), &[x])?;
         }
     }
     Ok(edit.finish())

@@ -89,7 +89,7 @@ pub struct Storage {
 }
 
 fn aligned(offset: u64) -> bool {
-    offset % TENSOR_ALIGN == 0
+    offset.is_multiple_of(TENSOR_ALIGN)
 }
 
 impl Storage {

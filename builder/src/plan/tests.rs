@@ -254,7 +254,7 @@ proptest! {
         let p = pack(&intervals);
         prop_assert!(p.size >= p.lower_bound);
         for (i, a) in intervals.iter().enumerate() {
-            prop_assert!(p.offsets[i] % 64 == 0 && p.offsets[i] + a.size <= p.size);
+            prop_assert!(p.offsets[i].is_multiple_of(64) && p.offsets[i] + a.size <= p.size);
             for (j, b) in intervals.iter().enumerate().take(i) {
                 let in_time = a.first <= b.last && b.first <= a.last;
                 let in_space = p.offsets[i] < p.offsets[j] + b.size
