@@ -23,10 +23,10 @@ fn reference(
     let (oh, ow) = (size(0, h, kh), size(1, wi, kw));
     let (mut out, mut scale) = (Vec::new(), Vec::new());
     for b in 0..n {
-        for o in 0..co {
+        for (o, &bias) in bias.iter().enumerate().take(co) {
             for oy in 0..oh {
                 for ox in 0..ow {
-                    let mut sum = f64::from(bias[o]);
+                    let mut sum = f64::from(bias);
                     let mut size = sum.abs();
                     for i in 0..cg {
                         let ch = o / (co / c.groups) * cg + i;

@@ -57,7 +57,7 @@ pub(crate) fn eval<I: Isa>(isa: I, act: Activation, x: I::F32) -> I::F32 {
         Activation::Gelu { tanh: true } => {
             // x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2
             let cubic = ops.mul_add(ops.mul(x, x), ops.splat(0.044_715), ops.one());
-            let inner = ops.mul(ops.mul(x, cubic), ops.splat(0.797_884_56));
+            let inner = ops.mul(ops.mul(x, cubic), ops.splat(0.797_884_6));
             ops.mul(ops.mul(x, ops.splat(0.5)), ops.add(Tanh::apply(isa, inner), ops.one()))
         }
         Activation::Erf => erf(isa, x),
@@ -110,7 +110,7 @@ fn erf<I: Isa>(isa: I, x: I::F32) -> I::F32 {
         -2.686_617e-2,
         1.128_379_2e-1,
         -3.761_264e-1,
-        1.128_379_2,
+        std::f32::consts::FRAC_2_SQRT_PI,
     ] {
         series = ops.mul_add(series, square, ops.splat(c));
     }

@@ -8,7 +8,7 @@ use super::depthwise::DepthwiseKernel;
 use super::f32s::{f32s, f32s_mut, lanes, scratch_f32};
 use super::patches::{Geometry, Patches};
 use super::product::{Job, Product, Right};
-use super::tiles::{Finish, Residual, VECTORS};
+use super::tiles::{Finish, Residual, Rows, VECTORS};
 use crate::{CpuError, Inputs, Kernel};
 
 struct ConvKernel {
@@ -55,7 +55,9 @@ impl ConvKernel {
         let groups = packed.chunks_exact_mut(self.product.left_len());
         for (packed, w) in groups.zip(weights.chunks_exact(g.out_c * depth)) {
             // The model has channel before tap, patches have tap before channel.
-            self.product.pack_left(packed, |r, k| w[r * depth + k % g.in_c * taps + k / g.in_c]);
+            let (outer, inner) = ([taps, 1], [g.in_c, taps]);
+            let from = Rows { data: w, row: depth, outer, inner, scale: 1.0 };
+            self.product.pack_left(packed, &from);
         }
     }
 

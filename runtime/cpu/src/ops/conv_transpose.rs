@@ -10,7 +10,7 @@ use super::activation::apply;
 use super::f32s::{f32s, f32s_mut, lanes, scratch_f32};
 use super::patches::Patches;
 use super::product::{Job, Product, Right};
-use super::tiles::{Finish, Residual, VECTORS};
+use super::tiles::{Finish, Residual, Rows, VECTORS};
 use crate::{CpuError, Inputs, Kernel};
 
 struct ConvTransposeKernel {
@@ -80,7 +80,9 @@ impl ConvTransposeKernel {
         let rows = self.out_c * self.kernel[0] * self.kernel[1];
         let groups = packed.chunks_exact_mut(self.product.left_len().max(1));
         for (packed, w) in groups.zip(weights.chunks_exact((rows * self.in_c).max(1))) {
-            self.product.pack_left(packed, |r, k| w[k * rows + r]);
+            let (outer, inner) = ([1, 0], [self.in_c, rows]);
+            let from = Rows { data: w, row: 1, outer, inner, scale: 1.0 };
+            self.product.pack_left(packed, &from);
         }
     }
 

@@ -8,7 +8,7 @@ use super::f32s::{f32s, f32s_mut, lanes, par_blocks, scratch_f32};
 use super::gemv::gemv;
 use super::patches::Patches;
 use super::product::{Job, Product, Right};
-use super::tiles::{Finish, Residual, VECTORS};
+use super::tiles::{Finish, Residual, Rows, VECTORS};
 use crate::{CpuError, Inputs, Kernel};
 
 struct MatMulKernel {
@@ -40,7 +40,7 @@ enum How {
     /// One column: b is the vector, a the matrix.
     Column,
     General {
-        product: Product,
+        product: Box<Product>,
         /// All products' packed rows of a, when it is constant.
         a: Option<Vec<f32>>,
         /// b's packed columns, when it is constant and the same for all products.
@@ -153,7 +153,7 @@ impl MatMulKernel {
             });
             let same = self.places.iter().all(|p| p[1] == 0);
             let b = constant(1).filter(|_| same).map(|b| product.pack_columns(b));
-            How::General { product, a, b }
+            How::General { product: Box::new(product), a, b }
         };
         Ok(Box::new(self))
     }
@@ -161,8 +161,9 @@ impl MatMulKernel {
     fn pack_a(&self, product: &Product, a: &[f32], packed: &mut [f32]) {
         let [row, depth] = self.a_steps;
         for (packed, place) in packed.chunks_exact_mut(product.left_len()).zip(&self.places) {
-            let a = &a[place[0]..];
-            product.pack_left(packed, |r, k| self.alpha * a[r * row + k * depth]);
+            let (outer, inner) = ([1, 0], [self.k, depth]);
+            let from = Rows { data: &a[place[0]..], row, outer, inner, scale: self.alpha };
+            product.pack_left(packed, &from);
         }
     }
 

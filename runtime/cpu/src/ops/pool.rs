@@ -52,18 +52,16 @@ pub(crate) fn prepare(
     };
     let end = two(&pool.pads[axes..], 0);
     if let PoolKind::Average { count_include_pad } = pool.kind {
-        for a in 0..2 {
+        kernel.share = [0, 1].map(|a| {
             // Coordinates with the leading pad at 0: those from `from` to `to` count.
             let from = if count_include_pad { 0 } else { kernel.pad[a] };
             let to = kernel.pad[a] + kernel.size[a] + if count_include_pad { end[a] } else { 0 };
-            kernel.share[a] = (0..kernel.out[a])
-                .map(|o| {
-                    let at = |k| o * kernel.stride[a] + k * kernel.dilation[a];
-                    let n = (0..kernel.kernel[a]).filter(|&k| (from..to).contains(&at(k))).count();
-                    1.0 / n.max(1) as f32
-                })
-                .collect();
-        }
+            let count = |o: usize| {
+                let at = |k| o * kernel.stride[a] + k * kernel.dilation[a];
+                (0..kernel.kernel[a]).filter(|&k| (from..to).contains(&at(k))).count()
+            };
+            (0..kernel.out[a]).map(|o| 1.0 / count(o).max(1) as f32).collect()
+        });
     }
     let planes: usize = x.shape[..2].iter().product();
     let work = planes.saturating_mul(kernel.size[0] * kernel.size[1]);

@@ -10,7 +10,7 @@ use rten_tensor::prelude::*;
 
 use super::f32s::lanes;
 use super::patches::Patches;
-use super::tiles::{Finish, PackedColumns, PackedRows, VECTORS, multiply, tile_rows};
+use super::tiles::{Finish, PackedColumns, PackedRows, Rows, VECTORS, multiply, tile_rows};
 
 /// Bytes of packed columns that should stay in a core's own cache.
 const BLOCK_BYTES: usize = 384 << 10;
@@ -85,8 +85,8 @@ impl Product {
     }
 
     /// Packs one job's rows.
-    pub fn pack_left(&self, packed: &mut [f32], get: impl Fn(usize, usize) -> f32) {
-        PackedRows::pack(self.rows, self.depth, self.lanes, packed, get);
+    pub fn pack_left(&self, packed: &mut [f32], from: &Rows<'_>) {
+        PackedRows::pack(self.rows, self.lanes, packed, from);
     }
 
     /// Packs a job's columns for good.

@@ -32,29 +32,44 @@ pub(crate) struct PackedRows<'a> {
     data: &'a [f32],
 }
 
+/// Where [`PackedRows::pack`] finds a matrix. Depth `o * inner count + i` of row `r` is
+/// `data[r * row + o * outer step + i * inner step]`.
+pub(crate) struct Rows<'a> {
+    pub data: &'a [f32],
+    /// Step between rows.
+    pub row: usize,
+    /// Count and step.
+    pub outer: [usize; 2],
+    /// Count and step.
+    pub inner: [usize; 2],
+    /// Factor of all elements.
+    pub scale: f32,
+}
+
 impl<'a> PackedRows<'a> {
     /// Elements of a packed matrix.
     pub fn len(rows: usize, depth: usize, lanes: usize) -> usize {
         rows.next_multiple_of(tile_rows(lanes)) * depth
     }
 
-    /// Packs `get(row, depth)` into `data`, [`PackedRows::len`] elements.
-    pub fn pack(
-        rows: usize,
-        depth: usize,
-        lanes: usize,
-        data: &mut [f32],
-        get: impl Fn(usize, usize) -> f32,
-    ) {
+    /// Packs a matrix into `data`, [`PackedRows::len`] elements.
+    pub fn pack(rows: usize, lanes: usize, data: &mut [f32], from: &Rows<'_>) {
         let panel = tile_rows(lanes);
+        let depth = from.outer[0] * from.inner[0];
         for (p, block) in data.chunks_exact_mut(panel * depth).enumerate() {
             let first = p * panel;
-            for r in 0..panel {
-                let groups = block.chunks_exact_mut(panel).enumerate();
-                if first + r < rows {
-                    groups.for_each(|(k, group)| group[r] = get(first + r, k));
-                } else {
-                    groups.for_each(|(_, group)| group[r] = 0.0);
+            let count = panel.min(rows - first);
+            if count < panel {
+                block.fill(0.0);
+            }
+            let blocks = block.chunks_exact_mut(panel * from.inner[0]);
+            for (t, block) in blocks.enumerate() {
+                let base = first * from.row + t * from.outer[1];
+                for (k, group) in block.chunks_exact_mut(panel).enumerate() {
+                    let at = base + k * from.inner[1];
+                    for (r, to) in group[..count].iter_mut().enumerate() {
+                        *to = from.scale * from.data[at + r * from.row];
+                    }
                 }
             }
         }

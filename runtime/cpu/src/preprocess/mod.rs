@@ -275,7 +275,7 @@ impl SimdOp for Run<'_> {
                     colour::row(p.format, p.order, self.frame, p.frame, row, to);
                 }
             }
-            let by_parity = |row: u32| if row % 2 == 0 { &*even } else { &*odd };
+            let by_parity = |row: u32| if row.is_multiple_of(2) { &*even } else { &*odd };
             let (a, b) = (by_parity(tap.first), by_parity(tap.second));
             for ((m, &a), &b) in mixed.iter_mut().zip(a).zip(b) {
                 *m = a + (b - a) * tap.weight;
