@@ -57,6 +57,11 @@ impl CaptureThread {
         // Numbers go on where a reopened source starts again at 0.
         let (mut offset, mut next) = (0, 0);
         while self.limit.is_none_or(|n| self.counters.frames_in.load(Ordering::Relaxed) < n) {
+            // A file can wait: a frame that is read when its slot is free does not grow old in
+            // front of a busy network, and reading it still overlaps the one before.
+            if !self.live && !self.frames.wait_for_room() {
+                return Ok(());
+            }
             let begin = monotonic_ns();
             match self.source.read(&mut frame.pixels, &self.stop) {
                 Ok(Read::Frame(meta)) => {

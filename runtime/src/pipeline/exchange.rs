@@ -90,6 +90,15 @@ impl<T> Exchange<T> {
         next
     }
 
+    /// Waits until the queue has room; false once closed.
+    pub fn wait_for_room(&self) -> bool {
+        let mut state = self.lock();
+        while !state.closed && state.queue.len() >= state.depth {
+            state = self.wait(state);
+        }
+        !state.closed
+    }
+
     /// Takes a spare buffer, waiting for one to be returned; `None` once closed.
     pub fn acquire(&self) -> Option<T> {
         let mut state = self.lock();
@@ -228,17 +237,20 @@ mod tests {
     fn closing_wakes_everyone() {
         let full = Exchange::new(1, vec![0, 0]);
         full.put_waiting(1);
+        assert!(Exchange::<u8>::new(1, vec![0]).wait_for_room());
         let empty = Exchange::<u8>::new(1, vec![]);
         thread::scope(|s| {
             let a = s.spawn(|| full.put_waiting(2));
             let b = s.spawn(|| empty.acquire());
             let c = s.spawn(|| empty.take(LONG));
+            let d = s.spawn(|| full.wait_for_room());
             thread::sleep(Duration::from_millis(30));
             full.close();
             empty.close();
             assert_eq!(a.join().unwrap(), None);
             assert_eq!(b.join().unwrap(), None);
             assert_eq!(c.join().unwrap(), Taken::Closed);
+            assert!(!d.join().unwrap());
         });
     }
 }
