@@ -8,7 +8,7 @@ use serde::Serialize;
 use tobiuo_engine::format::SectionKind;
 use tobiuo_engine::{
     DeviceKey, EngineFile, EngineWriter, Manifest, PassRecord, Port, Precision, Provenance,
-    SectionSpec, Task,
+    SectionSpec, TENSOR_ALIGN, Task,
 };
 
 use crate::graph::Graph;
@@ -350,11 +350,20 @@ fn write(
 ) -> Result<tobiuo_engine::Written, BuildError> {
     let section = SectionSpec { kind: SectionKind::Weights, len: weights.size() };
     let mut writer = EngineWriter::create(path, manifest, &[section])?;
+    let mut end = 0;
     for (offset, tensor) in weights.parts() {
-        writer.pad_to(*offset)?;
-        writer.write(tensor.data().bytes())?;
-        progress.advance(*offset as f64 / weights.size().max(1) as f64, "");
+        let bytes = tensor.data().bytes();
+        writer.write(&zeros(offset - end))?;
+        writer.write(bytes)?;
+        end = offset + bytes.len() as u64;
+        progress.advance(end as f64 / weights.size().max(1) as f64, "");
     }
-    writer.pad_to(weights.size())?;
+    writer.write(&zeros(weights.size() - end))?;
     Ok(writer.finish()?)
+}
+
+/// A gap between constants.
+fn zeros(len: u64) -> Vec<u8> {
+    debug_assert!(len < TENSOR_ALIGN);
+    vec![0; len as usize]
 }

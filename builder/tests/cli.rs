@@ -98,6 +98,17 @@ fn the_same_model_gives_the_same_bytes() {
     assert_eq!(std::fs::read(&engine).unwrap(), first);
 }
 
+/// Constants that end at a multiple of 64 bytes, and networks without any.
+#[test]
+fn weights_of_every_length_build() {
+    for name in ["aligned.onnx", "weightless.onnx"] {
+        let (_folder, engine) = place();
+        let m = model(name);
+        ends(0, &["build", text(&m), "-o", text(&engine)]);
+        ends(0, &["verify", text(&m), text(&engine)]);
+    }
+}
+
 #[test]
 fn chainer_trt_flags_are_known() {
     let (_folder, engine) = place();

@@ -106,6 +106,22 @@ def unsupported():
     onnx.save(model, "unsupported.onnx")
 
 
+def aligned():
+    """Every constant's bytes are a multiple of 64."""
+    net = Net()
+    net.conv("x", 16, 16, 1, "y")
+    net.save("aligned.onnx", [("x", [1, 16, 4, 4])], [("y", [1, 16, 4, 4])])
+
+
+def weightless():
+    """No constant at all."""
+    net = Net()
+    net.add("Add", ["a", net.add("Relu", ["b"], "r")], "y")
+    net.save("weightless.onnx", [("a", [2, 3]), ("b", [3])], [("y", [2, 3])])
+
+
 detector()
 classifier()
 unsupported()
+aligned()
+weightless()
