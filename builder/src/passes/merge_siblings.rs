@@ -2,7 +2,9 @@
 //! which are then slices of its output.
 //!
 //! One larger matrix product uses a device better than several small ones, but the slices
-//! are free only at batch 1, so the pass is optional.
+//! are free only at batch 1, and parts of a concatenation that are slices of different outputs
+//! must be copied. So the pass is optional: on the CPU device, Inception blocks of 192 and 224
+//! channels gained 2 % at most.
 
 use std::collections::HashMap;
 
