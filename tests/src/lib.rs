@@ -1,1 +1,3 @@
-//! Tests that cross crates.
+//! Tests that cross crates: see `tests/`.
+
+#![forbid(unsafe_code)]

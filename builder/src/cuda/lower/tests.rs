@@ -1,0 +1,98 @@
+use tobiuo_ops::{Activation, Conv, Op, Slice};
+use tobiuo_tensor::{DType, Tensor};
+
+use super::*;
+
+fn conv(g: &mut Graph, name: &str, x: ValueId, filters: usize, kernel: usize) -> ValueId {
+    let channels = g.shape(x)[1];
+    let w = Tensor::f32(
+        [filters, channels, kernel, kernel],
+        vec![0.5; filters * channels * kernel * kernel],
+    );
+    let w = g.add_constant(&format!("{name}.w"), w);
+    let b = g.add_constant(&format!("{name}.b"), Tensor::f32([filters], vec![0.0; filters]));
+    let p = kernel / 2;
+    let op = Op::Conv(Conv {
+        kernel: vec![kernel; 2],
+        strides: vec![1; 2],
+        pads: vec![p; 4],
+        dilations: vec![1; 2],
+        groups: 1,
+        activation: Some(Activation::Relu),
+        residual: false,
+    });
+    g.push1(name, op, &[x, w, b]).unwrap()
+}
+
+fn families(l: &Lowering) -> Vec<&'static str> {
+    l.layers.iter().map(|l| l.layer.family()).collect()
+}
+
+#[test]
+fn concatenations_of_aligned_channels_cost_nothing() {
+    let mut g = Graph::new();
+    let x = g.add_input("x", DType::F32, vec![1, 16, 8, 8]);
+    let a = conv(&mut g, "a", x, 32, 1);
+    let half =
+        |start| Slice { starts: vec![0, start, 0, 0], steps: vec![1; 4], lens: vec![1, 16, 8, 8] };
+    let lo = g.push1("lo", Op::Slice(half(0)), &[a]).unwrap();
+    let hi = g.push1("hi", Op::Slice(half(16)), &[a]).unwrap();
+    let b = conv(&mut g, "b", hi, 24, 3);
+    let all = g.push1("cat", Op::Concat { axis: 1 }, &[lo, hi, b]).unwrap();
+    let y = conv(&mut g, "y", all, 8, 1);
+    g.outputs.push(("y".into(), y));
+    let l = lower(&g, DType::F16).unwrap();
+    // The input's and the output's layout are copies; between them are convolutions alone.
+    assert_eq!(families(&l), ["permute", "conv", "conv", "conv", "permute"]);
+    let (a, b) = (&l.layers[1].output, &l.layers[2].output);
+    assert_eq!(a.buffer, b.buffer);
+    assert_eq!((a.offset, b.offset), (0, 32));
+    assert_eq!(a.pixel_pitch(), Some(56));
+    let Operand::View(read) = &l.layers[2].operands[0] else { panic!("a view") };
+    assert_eq!((read.buffer, read.offset), (a.buffer, 16));
+}
+
+#[test]
+fn channels_that_do_not_align_are_copied() {
+    let mut g = Graph::new();
+    let x = g.add_input("x", DType::F32, vec![1, 16, 4, 4]);
+    let a = conv(&mut g, "a", x, 20, 1);
+    let b = conv(&mut g, "b", x, 8, 1);
+    let all = g.push1("cat", Op::Concat { axis: 1 }, &[a, b]).unwrap();
+    let y = conv(&mut g, "y", all, 8, 1);
+    g.outputs.push(("y".into(), y));
+    let l = lower(&g, DType::F16).unwrap();
+    let cat = l.layers.iter().filter(|l| l.name.starts_with("cat")).count();
+    assert_eq!(cat, 2, "{:?}", families(&l));
+    // The buffer's pixels hold 28 channels and 4 of padding.
+    let part = l.layers.iter().find(|l| l.name.starts_with("cat")).unwrap();
+    assert_eq!(part.output.pixel_pitch(), Some(32));
+}
+
+#[test]
+fn space_to_depth_is_one_copy() {
+    let mut g = Graph::new();
+    let x = g.add_input("x", DType::F32, vec![1, 8, 6, 6]);
+    let a = conv(&mut g, "a", x, 16, 1);
+    let six = g.push1("split", Op::Reshape { shape: vec![1, 16, 3, 2, 3, 2] }, &[a]).unwrap();
+    let t = g.push1("turn", Op::Transpose { perm: vec![0, 3, 5, 1, 2, 4] }, &[six]).unwrap();
+    let r = g.push1("join", Op::Reshape { shape: vec![1, 64, 3, 3] }, &[t]).unwrap();
+    let y = conv(&mut g, "y", r, 8, 1);
+    g.outputs.push(("y".into(), y));
+    let l = lower(&g, DType::F16).unwrap();
+    assert_eq!(families(&l), ["permute", "conv", "permute", "conv", "permute"]);
+    assert_eq!(l.layers[2].name, "join (copy)");
+}
+
+#[test]
+fn every_node_without_a_kernel_is_listed() {
+    let mut g = Graph::new();
+    let x = g.add_input("x", DType::F32, vec![1, 8, 6, 6]);
+    let s = g.push1("s", Op::Softmax { axis: 1, log: false }, &[x]).unwrap();
+    let c = conv(&mut g, "c", s, 8, 1);
+    let m = g.push1("m", Op::MatMul, &[c, c]).unwrap();
+    g.outputs.push(("m".into(), m));
+    let LowerError(missing) = lower(&g, DType::F16).unwrap_err();
+    let names: Vec<&str> = missing.iter().map(|n| n.node.as_str()).collect();
+    assert_eq!(names, ["s", "m"]);
+}

@@ -1,0 +1,221 @@
+//! Convolution as implicit GEMM on tensor cores: `cuda/conv_f16.cu`.
+
+use tobiuo_ops::Activation;
+
+use super::defines::{Defines, ceil_div};
+use super::{Argument, Candidate, Target};
+
+const SOURCE: &str = include_str!("cuda/conv_f16.cu");
+
+/// A convolution between NHWC tensors of f16, one group.
+///
+/// Inputs: x, and the residual where there is one. Constants: weights `[oc, k]` f16 with k
+/// ordered (kh, kw, c) and rows padded to a multiple of 64, then [`ConvLayer::WEIGHT_TAIL`]
+/// zero bytes; bias `[oc]` f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvLayer {
+    /// Pictures.
+    pub batch: usize,
+    /// Input height and width.
+    pub input: [usize; 2],
+    /// Output height and width.
+    pub output: [usize; 2],
+    /// Input channels as stored: 4, or a multiple of 8.
+    pub channels: usize,
+    /// Elements from one input pixel to the next.
+    pub x_pitch: usize,
+    /// Output channels.
+    pub filters: usize,
+    /// Output channels written: the multiple of 8 above `filters`.
+    pub filters_stored: usize,
+    /// Elements from one output pixel to the next.
+    pub y_pitch: usize,
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// Steps down and across.
+    pub strides: [usize; 2],
+    /// Padding above and to the left.
+    pub pads: [usize; 2],
+    /// Dilation down and across.
+    pub dilations: [usize; 2],
+    /// Elements from one residual pixel to the next, where there is a residual.
+    pub residual_pitch: Option<usize>,
+    /// Applied last.
+    pub activation: Option<Activation>,
+}
+
+#[derive(Clone, Copy)]
+struct Tile {
+    bm: usize,
+    bn: usize,
+    bk: usize,
+    stages: usize,
+    warps: [usize; 2],
+}
+
+const fn tile(bm: usize, bn: usize, bk: usize, stages: usize, wr: usize, wc: usize) -> Tile {
+    Tile { bm, bn, bk, stages, warps: [wr, wc] }
+}
+
+/// Small and deep tiles for batch 1, larger ones for large maps.
+const TILES: &[Tile] = &[
+    tile(16, 16, 64, 8, 1, 1),
+    tile(16, 32, 64, 8, 1, 2),
+    tile(32, 16, 64, 8, 2, 1),
+    tile(16, 64, 64, 6, 1, 4),
+    tile(64, 16, 64, 6, 4, 1),
+    tile(32, 32, 64, 6, 2, 2),
+    tile(32, 32, 64, 10, 2, 2),
+    tile(32, 32, 64, 3, 2, 2),
+    tile(32, 32, 128, 4, 2, 2),
+    tile(32, 64, 64, 4, 1, 4),
+    tile(32, 64, 64, 8, 2, 4),
+    tile(64, 32, 64, 4, 4, 1),
+    tile(64, 32, 64, 6, 4, 2),
+    tile(64, 32, 32, 4, 4, 1),
+    tile(64, 64, 64, 3, 2, 2),
+    tile(64, 64, 64, 4, 2, 2),
+    tile(64, 64, 64, 6, 2, 4),
+    tile(128, 32, 64, 3, 8, 1),
+    tile(128, 32, 32, 4, 4, 1),
+    tile(128, 64, 64, 3, 4, 2),
+    tile(64, 128, 64, 3, 2, 4),
+    tile(128, 128, 32, 4, 2, 4),
+    tile(128, 128, 64, 3, 2, 4),
+];
+
+const SPLITS: &[usize] = &[1, 2, 3, 4, 6, 8, 12, 16];
+
+impl ConvLayer {
+    /// Zero bytes behind the packed weights: tiles with long rows read past the last one.
+    pub const WEIGHT_TAIL: usize = 256;
+
+    /// Elements of one packed weight row.
+    pub fn weight_pitch(&self) -> usize {
+        (self.kernel[0] * self.kernel[1] * self.channels).next_multiple_of(64)
+    }
+
+    fn pixels(&self) -> usize {
+        self.batch * self.output[0] * self.output[1]
+    }
+
+    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+        let depth = self.kernel[0] * self.kernel[1] * self.channels;
+        let mut out = Vec::new();
+        for t in TILES {
+            // A tile twice as wide as the layer wastes what a smaller one does not.
+            let wide = t.bn > 16 && t.bn / 2 >= self.filters.next_multiple_of(8);
+            let tall = t.bm > 16 && t.bm / 2 >= self.pixels();
+            if wide || tall {
+                continue;
+            }
+            let steps = ceil_div(depth, t.bk);
+            for &split in SPLITS {
+                if split > 1 && (split > steps || steps / split < 2) {
+                    continue;
+                }
+                // Every split must have work.
+                if split > 1 && (split - 1) * ceil_div(steps, split) >= steps {
+                    continue;
+                }
+                out.push(self.candidate(t, split, steps, target));
+            }
+        }
+        out
+    }
+
+    fn candidate(&self, t: &Tile, split: usize, steps: usize, target: &Target) -> Candidate {
+        let (bm, bn, bk) = (t.bm, t.bn, t.bk);
+        let tiles = [ceil_div(self.filters_stored, bn), ceil_div(self.pixels(), bm)];
+        let threads = t.warps[0] * t.warps[1] * 32;
+        let shared = t.stages * (bm + bn) * bk * 2;
+        let mut d = Defines::new(target, true);
+        d.all(&[
+            ("BATCH", self.batch),
+            ("IH", self.input[0]),
+            ("IW", self.input[1]),
+            ("OH", self.output[0]),
+            ("OW", self.output[1]),
+            ("IC", self.channels),
+            ("LDX", self.x_pitch),
+            ("OC", self.filters),
+            ("OC_STORED", self.filters_stored),
+            ("LDY", self.y_pitch),
+            ("KH", self.kernel[0]),
+            ("KW", self.kernel[1]),
+            ("SH", self.strides[0]),
+            ("SW", self.strides[1]),
+            ("PT", self.pads[0]),
+            ("PL", self.pads[1]),
+            ("DH", self.dilations[0]),
+            ("DW", self.dilations[1]),
+            ("RESIDUAL", usize::from(self.residual_pitch.is_some())),
+            ("LDR", self.residual_pitch.unwrap_or(0)),
+            ("VEC", if self.channels % 8 == 0 { 8 } else { 4 }),
+            ("BM", bm),
+            ("BN", bn),
+            ("BK", bk),
+            ("ST", t.stages),
+            ("WR", t.warps[0]),
+            ("WC", t.warps[1]),
+            ("SPLIT", split),
+        ])
+        .activation(self.activation);
+        let count = tiles[0] * tiles[1];
+        let tickets = if split > 1 { (count * 4).next_multiple_of(256) } else { 0 };
+        let partial = if split > 1 { count * split * bm * bn * 4 } else { 0 };
+        let residual =
+            if self.residual_pitch.is_some() { Argument::Input(1) } else { Argument::Null };
+        Candidate {
+            label: format!("{bm}x{bn}x{bk} s{} w{}x{} k{split}", t.stages, t.warps[0], t.warps[1]),
+            source: d.source(&[SOURCE]),
+            grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
+            block: threads as u32,
+            shared: shared as u32,
+            arguments: vec![
+                Argument::Input(0),
+                Argument::Constant(0),
+                Argument::Constant(1),
+                Argument::Output(0),
+                residual,
+                if split > 1 { Argument::Scratch(tickets) } else { Argument::Null },
+                if split > 1 { Argument::Scratch(0) } else { Argument::Null },
+            ],
+            scratch: tickets + partial,
+            zeroed: tickets,
+            predicted_us: self.predict(t, split, steps, count, shared, threads, target),
+        }
+    }
+
+    /// Rough time of a candidate, calibrated on an H200: a fixed start and end, a latency per
+    /// K step that deep pipelines hide in part, tensor-core time, and memory traffic.
+    #[allow(clippy::too_many_arguments)]
+    fn predict(
+        &self,
+        t: &Tile,
+        split: usize,
+        steps: usize,
+        tiles: usize,
+        shared: usize,
+        threads: usize,
+        target: &Target,
+    ) -> f64 {
+        let resident = (target.shared_per_sm as usize / (shared + 1024)).min(1536 / threads).max(1);
+        let blocks = (tiles * split) as f64;
+        let sms = f64::from(target.sm_count);
+        let per_sm = (blocks / sms).ceil().max(1.0);
+        let waves = (per_sm / resident as f64).ceil();
+        let together = per_sm.min(resident as f64);
+        let own_steps = ceil_div(steps, split) as f64;
+        let clock = target.clock_ghz * 1e3; // cycles per microsecond
+        // Dense f16: 1024 multiply-adds per cycle and SM from Ampere on, 2048 on Hopper.
+        let rate = if target.sm >= 90 { 1300.0 } else { 1024.0 };
+        let compute = (t.bm * t.bn * t.bk) as f64 / rate * together;
+        let issue = 90.0 + (t.bm + t.bn) as f64 * t.bk as f64 / (threads as f64) * 0.6;
+        let step_us = compute.max(issue * (1.0 + 0.15 * (together - 1.0))) / clock;
+        let traffic = (tiles * (t.bm + t.bn)) as f64 * (steps * t.bk * 2) as f64;
+        let l2_rate = target.bandwidth_gbs * 2.5e3; // bytes per microsecond
+        let fix_up = if split > 1 { 1.0 + 0.12 * split as f64 } else { 0.0 };
+        1.4 + fix_up + (waves * (0.5 + own_steps * step_us)).max(traffic / l2_rate)
+    }
+}

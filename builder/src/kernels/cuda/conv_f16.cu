@@ -1,0 +1,238 @@
+// Convolution as an implicit GEMM on tensor cores (mma.sync m16n8k16, f16 in, f32 accumulate).
+//
+// x [N, IH, IW, LDX] NHWC, w [OC, K_PADDED] with K ordered (kh, kw, c), bias [OC] f32,
+// y [N, OH, OW, LDY], res like y with LDR. GEMM: M = N*OH*OW pixels, N = OC, K = KH*KW*IC.
+// The im2col matrix exists only in shared memory, filled by cp.async, ST stages deep, rows of
+// BK halves with their 16-byte chunks swizzled against bank conflicts. With SPLIT > 1 blocks
+// share K; the last one to finish a tile adds the others' partial sums.
+//
+// Shapes are compile-time constants, so index divisions become multiplications and each
+// thread's addresses and its per-tap bounds mask are computed once, outside the K loop.
+//
+// Design: CUTLASS's implicit GEMM documentation; split-K with a ticket: "Stream-K" (Osama et
+// al. 2023), section on fixed-split with fix-up.
+
+#define M_TOTAL (BATCH * OH * OW)
+#define K_TOTAL (KH * KW * IC)
+#define K_STEPS ((K_TOTAL + BK - 1) / BK)
+#define K_PADDED ((K_TOTAL + 63) / 64 * 64)
+#define STEPS_PER_SPLIT ((K_STEPS + SPLIT - 1) / SPLIT)
+#define THREADS (WR * WC * 32)
+#define WM (BM / WR)
+#define WN (BN / WC)
+#define TAPS (KH * KW)
+
+__device__ __forceinline__ void copy16(u32 to, const void* from, bool valid) {
+  int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
+}
+__device__ __forceinline__ void copy8(u32 to, const void* from, bool valid) {
+  int bytes = valid ? 8 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(bytes));
+}
+__device__ __forceinline__ void copy4(u32 to, const void* from, bool valid) {
+  int bytes = valid ? 4 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes));
+}
+__device__ __forceinline__ void load_matrix4(u32* d, u32 at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(at));
+}
+__device__ __forceinline__ void load_matrix2(u32* d, u32 at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(d[0]), "=r"(d[1]) : "r"(at));
+}
+__device__ __forceinline__ void mma(float* c, const u32* a, const u32* b) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// Byte offset of 16-byte chunk `c` of row `r` in a tile whose rows are BK halves.
+__device__ __forceinline__ u32 swizzled(int r, int c) {
+#if BK == 32
+  return (u32)(r * 64 + ((c ^ ((r >> 1) & 3)) << 4));
+#else
+  return (u32)(r * (BK * 2) + ((c ^ (r & 7)) << 4));
+#endif
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, f16* y,
+       const f16* res, float* __restrict__ partial, int* __restrict__ tickets) {
+  extern __shared__ __align__(128) u8 shared[];
+  __shared__ float shared_bias[BN];
+#if SPLIT > 1
+  __shared__ int is_last;
+#endif
+  const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, wr = warp / WC, wc = warp % WC;
+  const int m0 = blockIdx.y * BM, n0 = blockIdx.x * BN;
+  const int k_begin = SPLIT > 1 ? (int)blockIdx.z * STEPS_PER_SPLIT : 0;
+  const int k_end = SPLIT > 1 ? min(K_STEPS, k_begin + STEPS_PER_SPLIT) : K_STEPS;
+  const u32 base = (u32)__cvta_generic_to_shared(shared);
+  constexpr u32 A_BYTES = BM * BK * 2, B_BYTES = BN * BK * 2, STAGE = A_BYTES + B_BYTES;
+
+  // Where this thread's pieces of the B tile come from and go to.
+  constexpr int B_CHUNKS = BK / 8, B_EACH = (BN * B_CHUNKS + THREADS - 1) / THREADS;
+  const f16* b_from[B_EACH];
+  u32 b_to[B_EACH];
+  bool b_in[B_EACH];
+#pragma unroll
+  for (int u = 0; u < B_EACH; u++) {
+    int i = tid + u * THREADS, r = i / B_CHUNKS, c = i % B_CHUNKS;
+    bool mine = BN * B_CHUNKS % THREADS == 0 || i < BN * B_CHUNKS;
+    b_in[u] = mine && n0 + r < OC;
+    b_from[u] = b_in[u] ? w + (u64)(n0 + r) * K_PADDED + k_begin * BK + c * 8 : w;
+    b_to[u] = mine ? base + A_BYTES + swizzled(r, c) : 0xffffffffu;
+  }
+  // And of the A tile: one column of chunks, rows A_ROWS apart.
+  constexpr int A_CHUNKS = BK / VEC, A_ROWS = THREADS / A_CHUNKS, A_EACH = (BM + A_ROWS - 1) / A_ROWS;
+  const int a_col = tid % A_CHUNKS, a_row = tid / A_CHUNKS;
+  int a_from[A_EACH];
+  u32 a_to[A_EACH];
+  u32 a_in[A_EACH];  // bit r: kernel row r is inside the picture; bit 16 + s: column s is
+#pragma unroll
+  for (int u = 0; u < A_EACH; u++) {
+    int r = a_row + u * A_ROWS, m = m0 + r;
+    bool mine = BM % A_ROWS == 0 || r < BM;
+    int image = m / (OH * OW), pixel = m % (OH * OW), ih = pixel / OW * SH - PT, iw = pixel % OW * SW - PL;
+    a_from[u] = ((image * IH + ih) * IW + iw) * LDX;
+    a_in[u] = 0;
+    if (mine && m < M_TOTAL) {
+#pragma unroll
+      for (int t = 0; t < KH; t++) a_in[u] |= (u32)(ih + t * DH >= 0 && ih + t * DH < IH) << t;
+#pragma unroll
+      for (int t = 0; t < KW; t++) a_in[u] |= (u32)(iw + t * DW >= 0 && iw + t * DW < IW) << (16 + t);
+    }
+    a_to[u] = mine ? base + swizzled(r, a_col * VEC / 8) + (a_col * VEC % 8) * 2 : 0xffffffffu;
+  }
+
+  auto load_b = [&](int stage, int step) {
+    bool in = step < k_end;
+#pragma unroll
+    for (int u = 0; u < B_EACH; u++) {
+      if (BN * B_CHUNKS % THREADS == 0 || b_to[u] != 0xffffffffu) copy16(b_to[u] + stage * STAGE, b_from[u], b_in[u] && in);
+      b_from[u] += BK;
+    }
+  };
+  auto load_a = [&](int stage, int step) {
+    int k = step * BK + a_col * VEC, tap = TAPS == 1 ? 0 : k / IC, c = TAPS == 1 ? k : k % IC;
+    int th = tap / KW, tw = tap % KW, offset = (th * DH * IW + tw * DW) * LDX + c;
+    bool in = step < k_end && k < K_TOTAL;
+#pragma unroll
+    for (int u = 0; u < A_EACH; u++) {
+      bool valid = in && (a_in[u] >> th & a_in[u] >> (16 + tw) & 1);
+      const f16* from = x + (valid ? a_from[u] + offset : 0);
+      if (BM % A_ROWS == 0 || a_to[u] != 0xffffffffu) {
+        if (VEC == 8) copy16(a_to[u] + stage * STAGE, from, valid);
+        else copy8(a_to[u] + stage * STAGE, from, valid);
+      }
+    }
+  };
+
+  // Weights do not depend on the kernels before this one: they travel while those finish.
+#pragma unroll
+  for (int s = 0; s < ST - 1; s++) load_b(s, k_begin + s);
+  for (int i = tid; i < BN; i += THREADS)
+    copy4((u32)__cvta_generic_to_shared(shared_bias + i), bias + (n0 + i < OC ? n0 + i : 0), n0 + i < OC);
+  release_dependents();
+  wait_for_producers();
+#pragma unroll
+  for (int s = 0; s < ST - 1; s++) {
+    load_a(s, k_begin + s);
+    asm volatile("cp.async.commit_group;");
+  }
+
+  float acc[WM / 16][WN / 8][4];
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+    for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+      for (int q = 0; q < 4; q++) acc[i][j][q] = 0.0f;
+
+  int stage = 0;
+  for (int step = k_begin; step < k_end; step++) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(ST - 2));
+    __syncthreads();
+    int next = stage == 0 ? ST - 1 : stage - 1;
+    load_a(next, step + ST - 1);
+    load_b(next, step + ST - 1);
+    asm volatile("cp.async.commit_group;");
+    const u32 at_a = base + stage * STAGE, at_b = at_a + A_BYTES;
+#pragma unroll
+    for (int kk = 0; kk < BK / 16; kk++) {
+      u32 a[WM / 16][4], b[WN / 8][2];
+#pragma unroll
+      for (int i = 0; i < WM / 16; i++) load_matrix4(a[i], at_a + swizzled(wr * WM + i * 16 + (lane & 15), kk * 2 + (lane >> 4)));
+#pragma unroll
+      for (int j = 0; j + 1 < WN / 8; j += 2) {
+        u32 d[4];
+        load_matrix4(d, at_b + swizzled(wc * WN + j * 8 + ((lane >> 4) << 3) + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
+        b[j][0] = d[0], b[j][1] = d[1], b[j + 1][0] = d[2], b[j + 1][1] = d[3];
+      }
+      if (WN / 8 % 2) load_matrix2(b[WN / 8 - 1], at_b + swizzled(wc * WN + WN - 8 + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
+#pragma unroll
+      for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+        for (int j = 0; j < WN / 8; j++) mma(acc[i][j], a[i], b[j]);
+    }
+    stage = stage == ST - 1 ? 0 : stage + 1;
+  }
+  asm volatile("cp.async.wait_group 0;");
+
+  const int row0 = wr * WM + (lane >> 2), col0 = wc * WN + (lane & 3) * 2;
+#if SPLIT > 1
+  const int tile = blockIdx.y * gridDim.x + blockIdx.x;
+  float* mine = partial + (u64)(tile * SPLIT + blockIdx.z) * (BM * BN);
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+    for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+      for (int h = 0; h < 2; h++)
+        __stcg((float2*)(mine + (row0 + i * 16 + h * 8) * BN + col0 + j * 8), make_float2(acc[i][j][h * 2], acc[i][j][h * 2 + 1]));
+  __threadfence();
+  __syncthreads();
+  if (tid == 0) {
+    is_last = atomicAdd(tickets + tile, 1) == SPLIT - 1;
+    if (is_last) tickets[tile] = 0;  // ready for the next run
+  }
+  __syncthreads();
+  if (!is_last) return;
+  __threadfence();
+  for (int z = 0; z < SPLIT; z++) {
+    if (z == (int)blockIdx.z) continue;
+    const float* other = partial + (u64)(tile * SPLIT + z) * (BM * BN);
+#pragma unroll
+    for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+          float2 v = __ldcg((const float2*)(other + (row0 + i * 16 + h * 8) * BN + col0 + j * 8));
+          acc[i][j][h * 2] += v.x, acc[i][j][h * 2 + 1] += v.y;
+        }
+  }
+#else
+  __syncthreads();  // the bias, copied by other threads
+#endif
+
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      int m = m0 + row0 + i * 16 + h * 8;
+      if (m >= M_TOTAL) continue;
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++) {
+        int c = col0 + j * 8, n = n0 + c;
+        if (n >= OC_STORED) continue;
+        float p = acc[i][j][h * 2] + shared_bias[c], q = acc[i][j][h * 2 + 1] + shared_bias[c + 1];
+        if (RESIDUAL) {
+          u32 r = *(const u32*)(res + (u64)m * LDR + n);
+          p += low_f32(r), q += high_f32(r);
+        }
+        p = activate<ACT>(p, ACT_A, ACT_B), q = activate<ACT>(q, ACT_A, ACT_B);
+        *(u32*)(y + (u64)m * LDY + n) = pack_f16(p, q);
+      }
+    }
+}

@@ -1,0 +1,77 @@
+// Fully connected layer at batch 1 to 4: y [BATCH, O] = act(x [BATCH, K] * w [O, K]^T + bias).
+//
+// Bound by reading w once: each warp takes ROWS outputs, its lanes stride over K in 16-byte
+// pieces with UNROLL of them in flight; sums in f32, reduced by shuffles. With SPLIT warps per
+// row group K is shared inside a block. Y_F32: outputs as f32 (network outputs), else f16.
+#define THREADS (WARPS * 32)
+#define PIECES (K_STORED / 8)
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, void* y) {
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const int group = warp / SPLIT, part = warp % SPLIT;
+  const int o0 = (blockIdx.x * (WARPS / SPLIT) + group) * ROWS;
+  __shared__ float sums[WARPS][ROWS * BATCH];
+  float acc[ROWS][BATCH];
+#pragma unroll
+  for (int r = 0; r < ROWS; r++)
+#pragma unroll
+    for (int b = 0; b < BATCH; b++) acc[r][b] = 0.0f;
+  uint4 weights[UNROLL][ROWS];
+  auto fetch = [&](int p0) {
+#pragma unroll
+    for (int u = 0; u < UNROLL; u++) {
+      int p = p0 + u * 32 * SPLIT;
+#pragma unroll
+      for (int r = 0; r < ROWS; r++)
+        weights[u][r] = p < PIECES && o0 + r < O ? __ldcs((const uint4*)(w + (u64)(o0 + r) * K_STORED + p * 8)) : make_uint4(0, 0, 0, 0);
+    }
+  };
+  int p0 = part * 32 + lane;
+  fetch(p0);  // weights do not wait for the layer before
+  release_dependents();
+  wait_for_producers();
+  for (; p0 < PIECES; p0 += UNROLL * 32 * SPLIT) {
+#pragma unroll
+    for (int u = 0; u < UNROLL; u++) {
+      int p = p0 + u * 32 * SPLIT;
+      if (p < PIECES) {
+#pragma unroll
+        for (int b = 0; b < BATCH; b++) {
+          uint4 v = *(const uint4*)(x + b * LDX + p * 8);
+#pragma unroll
+          for (int r = 0; r < ROWS; r++) {
+            uint4 q = weights[u][r];
+            acc[r][b] += low_f32(v.x) * low_f32(q.x) + high_f32(v.x) * high_f32(q.x) + low_f32(v.y) * low_f32(q.y) + high_f32(v.y) * high_f32(q.y)
+                       + low_f32(v.z) * low_f32(q.z) + high_f32(v.z) * high_f32(q.z) + low_f32(v.w) * low_f32(q.w) + high_f32(v.w) * high_f32(q.w);
+          }
+        }
+      }
+    }
+    fetch(p0 + UNROLL * 32 * SPLIT);
+  }
+#pragma unroll
+  for (int r = 0; r < ROWS; r++)
+#pragma unroll
+    for (int b = 0; b < BATCH; b++) {
+#pragma unroll
+      for (int d = 16; d > 0; d >>= 1) acc[r][b] += __shfl_xor_sync(0xffffffff, acc[r][b], d);
+      if (lane == 0) sums[warp][r * BATCH + b] = acc[r][b];
+    }
+  if (SPLIT > 1) __syncthreads();
+  else __syncwarp();
+  if (part == 0 && lane < ROWS * BATCH) {
+    int r = lane / BATCH, b = lane % BATCH, o = o0 + r;
+    if (o < O) {
+      float v = bias[o];
+#pragma unroll
+      for (int s = 0; s < SPLIT; s++) v += sums[warp + s][lane];
+      v = activate<ACT>(v, ACT_A, ACT_B);
+#if Y_F32
+      ((float*)y)[(u64)b * LDY + o] = v;
+#else
+      ((f16*)y)[(u64)b * LDY + o] = to_f16(v);
+#endif
+    }
+  }
+}

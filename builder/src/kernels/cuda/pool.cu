@@ -1,0 +1,40 @@
+// Max and average pooling over windows, NHWC: one thread per output pixel and 8 channels.
+//
+// x [BATCH, IH, IW, LDX], y [BATCH, OH, OW, LDY]. AVERAGE: 0 max, 1 mean over the elements
+// inside the picture, 2 mean over the window with its padding (PT, PL, PB, PR) but without its
+// overhang. Needs ACT_NONE.
+#define CHUNKS (C_STORED / 8)
+#define TOTAL (BATCH * OH * OW * CHUNKS)
+
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const T* x, T* y) {
+  release_dependents();
+  wait_for_producers();
+  int i = blockIdx.x * THREADS + threadIdx.x;
+  if (i >= TOTAL) return;
+  int c = i % CHUNKS * 8, pixel = i / CHUNKS, ow = pixel % OW, oh = pixel / OW % OH, n = pixel / OW / OH;
+  float acc[8];
+#pragma unroll
+  for (int q = 0; q < 8; q++) acc[q] = AVERAGE ? 0.0f : -__int_as_float(0x7f800000);
+  int count = 0;
+#pragma unroll
+  for (int r = 0; r < KH; r++) {
+    int ih = oh * SH - PT + r * DH;
+#pragma unroll
+    for (int s = 0; s < KW; s++) {
+      int iw = ow * SW - PL + s * DW;
+      if (AVERAGE == 2) count += ih < IH + PB && iw < IW + PR;
+      if (ih < 0 || ih >= IH || iw < 0 || iw >= IW) continue;
+      if (AVERAGE == 1) count++;
+      float v[8];
+      load8(v, x + (u64)((n * IH + ih) * IW + iw) * LDX + c);
+#pragma unroll
+      for (int q = 0; q < 8; q++) acc[q] = AVERAGE ? acc[q] + v[q] : fmaxf(acc[q], v[q]);
+    }
+  }
+  if (AVERAGE) {
+    float factor = 1.0f / (float)max(count, 1);
+#pragma unroll
+    for (int q = 0; q < 8; q++) acc[q] *= factor;
+  }
+  store8(y + (u64)pixel * LDY + c, acc);
+}

@@ -1,0 +1,118 @@
+//! Depthwise convolution: `cuda/depthwise.cu`.
+
+use tobiuo_ops::Activation;
+use tobiuo_tensor::DType;
+
+use super::defines::{Defines, ceil_div};
+use super::{Argument, Candidate, Target, element_bytes};
+
+pub(super) const VECTOR: &str = include_str!("cuda/vector.cuh");
+const SOURCE: &str = include_str!("cuda/depthwise.cu");
+
+/// A depthwise convolution between NHWC tensors.
+///
+/// Inputs: x, and the residual where there is one. Constants: weights `[kh * kw, channels]` in
+/// the layer's type; bias `[channels]` f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DepthwiseLayer {
+    /// f16 or f32.
+    pub dtype: DType,
+    /// Pictures.
+    pub batch: usize,
+    /// Input height and width.
+    pub input: [usize; 2],
+    /// Output height and width.
+    pub output: [usize; 2],
+    /// Channels as stored, a multiple of 8.
+    pub channels: usize,
+    /// Elements from one input pixel to the next.
+    pub x_pitch: usize,
+    /// Elements from one output pixel to the next.
+    pub y_pitch: usize,
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// Steps down and across.
+    pub strides: [usize; 2],
+    /// Padding above and to the left.
+    pub pads: [usize; 2],
+    /// Dilation down and across.
+    pub dilations: [usize; 2],
+    /// Elements from one residual pixel to the next, where there is a residual.
+    pub residual_pitch: Option<usize>,
+    /// Applied last.
+    pub activation: Option<Activation>,
+}
+
+impl DepthwiseLayer {
+    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+        let mut out = Vec::new();
+        for columns in [1, 2, 4, 7] {
+            if columns > self.output[1] || columns * self.kernel[1] > 28 {
+                continue;
+            }
+            for threads in [64, 128, 256] {
+                out.push(self.candidate(columns, threads, target));
+            }
+        }
+        out
+    }
+
+    fn candidate(&self, columns: usize, threads: usize, target: &Target) -> Candidate {
+        let [oh, ow] = self.output;
+        let work = self.batch * oh * ceil_div(ow, columns) * (self.channels / 8);
+        let mut d = Defines::new(target, true);
+        d.all(&[
+            ("T_F16", usize::from(self.dtype == DType::F16)),
+            ("BATCH", self.batch),
+            ("IH", self.input[0]),
+            ("IW", self.input[1]),
+            ("OH", oh),
+            ("OW", ow),
+            ("C_STORED", self.channels),
+            ("LDX", self.x_pitch),
+            ("LDY", self.y_pitch),
+            ("KH", self.kernel[0]),
+            ("KW", self.kernel[1]),
+            ("SH", self.strides[0]),
+            ("SW", self.strides[1]),
+            ("PT", self.pads[0]),
+            ("PL", self.pads[1]),
+            ("DH", self.dilations[0]),
+            ("DW", self.dilations[1]),
+            ("RESIDUAL", usize::from(self.residual_pitch.is_some())),
+            ("LDR", self.residual_pitch.unwrap_or(0)),
+            ("COLS", columns),
+            ("THREADS", threads),
+        ])
+        .activation(self.activation);
+        let blocks = ceil_div(work, threads);
+        let bytes = element_bytes(self.dtype)
+            * self.channels
+            * self.batch
+            * (self.input[0] * self.input[1] + oh * ow);
+        let per_thread =
+            (self.kernel[0] * ((columns - 1) * self.strides[1] + self.kernel[1])) as f64;
+        let full = (blocks * threads) as f64 / (f64::from(target.sm_count) * 1024.0);
+        let residual =
+            if self.residual_pitch.is_some() { Argument::Input(1) } else { Argument::Null };
+        Candidate {
+            label: format!("columns {columns} threads {threads}"),
+            source: d.source(&[VECTOR, SOURCE]),
+            grid: [blocks as u32, 1, 1],
+            block: threads as u32,
+            shared: 0,
+            arguments: vec![
+                Argument::Input(0),
+                Argument::Constant(0),
+                Argument::Constant(1),
+                Argument::Output(0),
+                residual,
+            ],
+            scratch: 0,
+            zeroed: 0,
+            predicted_us: 1.5
+                + bytes as f64 / (target.bandwidth_gbs * 1e3)
+                + full.ceil().max(1.0) * per_thread * 0.03,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Fully connected layers at small batch: `cuda/gemv_f16.cu`.
+
+use tobiuo_ops::Activation;
+
+use super::defines::{Defines, ceil_div};
+use super::{Argument, Candidate, Target};
+
+const SOURCE: &str = include_str!("cuda/gemv_f16.cu");
+
+/// `y [batch, outputs] = act(x [batch, depth] * w^T + bias)`, batch 1 to 4.
+///
+/// Input: x f16. Constants: w `[outputs, depth]` f16; bias `[outputs]` f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GemvLayer {
+    /// Rows of x.
+    pub batch: usize,
+    /// Elements of a row as stored, a multiple of 8.
+    pub depth: usize,
+    /// Elements from one row of x to the next.
+    pub x_pitch: usize,
+    /// Rows of w.
+    pub outputs: usize,
+    /// Elements from one row of y to the next.
+    pub y_pitch: usize,
+    /// y is f32 rather than f16.
+    pub y_f32: bool,
+    /// Applied last.
+    pub activation: Option<Activation>,
+}
+
+impl GemvLayer {
+    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+        let mut out = Vec::new();
+        for (warps, split, rows, unroll) in [
+            (4, 1, 1, 4),
+            (4, 1, 2, 4),
+            (4, 2, 1, 4),
+            (4, 2, 2, 2),
+            (4, 4, 1, 2),
+            (4, 4, 1, 4),
+            (4, 4, 2, 4),
+            (8, 8, 1, 4),
+            (8, 8, 2, 4),
+            (8, 8, 4, 2),
+            (8, 4, 2, 4),
+            (4, 4, 4, 2),
+        ] {
+            if rows * self.batch > 16 || (split - 1) * 32 * 8 >= self.depth {
+                continue;
+            }
+            let mut d = Defines::new(target, true);
+            d.all(&[
+                ("BATCH", self.batch),
+                ("K_STORED", self.depth),
+                ("LDX", self.x_pitch),
+                ("O", self.outputs),
+                ("LDY", self.y_pitch),
+                ("Y_F32", usize::from(self.y_f32)),
+                ("WARPS", warps),
+                ("SPLIT", split),
+                ("ROWS", rows),
+                ("UNROLL", unroll),
+            ])
+            .activation(self.activation);
+            let blocks = ceil_div(self.outputs, warps / split * rows);
+            let bytes = (self.outputs * self.depth * 2) as f64;
+            let passes = ceil_div(self.depth / 8, 32 * split * unroll) as f64;
+            let waves = blocks as f64 * (warps * 32) as f64 / (f64::from(target.sm_count) * 1536.0);
+            out.push(Candidate {
+                label: format!("warps {warps} split {split} rows {rows} unroll {unroll}"),
+                source: d.source(&[SOURCE]),
+                grid: [blocks as u32, 1, 1],
+                block: (warps * 32) as u32,
+                shared: 0,
+                arguments: vec![
+                    Argument::Input(0),
+                    Argument::Constant(0),
+                    Argument::Constant(1),
+                    Argument::Output(0),
+                ],
+                scratch: 0,
+                zeroed: 0,
+                predicted_us: 1.5
+                    + (bytes / (target.bandwidth_gbs * 0.9e3)).max(waves.ceil() * passes * 0.8),
+            });
+        }
+        out
+    }
+}

@@ -1,0 +1,165 @@
+//! The kernel families of the CUDA device.
+//!
+//! A family takes a layer (its shapes, strides and fused work, all static) and gives
+//! candidates: CUDA C++ with everything static as `#define`s, the launch geometry, and how the
+//! arguments bind. Which candidate an engine gets is decided by timing them on the device; the
+//! families only say, by a cost model, which ones are worth timing.
+
+mod conv;
+mod defines;
+mod depthwise;
+mod gemv;
+mod nhwc;
+mod permute;
+
+pub use conv::ConvLayer;
+pub use depthwise::DepthwiseLayer;
+pub use gemv::GemvLayer;
+pub use nhwc::{ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, PoolLayer, ResizeLayer};
+pub use permute::PermuteLayer;
+
+use tobiuo_ops::Activation;
+use tobiuo_tensor::DType;
+
+/// The device kernels are made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Compute capability without its dot: 87 for 8.7.
+    pub sm: u32,
+    /// Streaming multiprocessors.
+    pub sm_count: u32,
+    /// Shared memory a block may use, bytes.
+    pub shared_per_block: u32,
+    /// Shared memory of one multiprocessor, bytes.
+    pub shared_per_sm: u32,
+    /// L2 cache, bytes.
+    pub l2_bytes: u32,
+    /// Core clock, GHz.
+    pub clock_ghz: f64,
+    /// Memory bandwidth, GB/s.
+    pub bandwidth_gbs: f64,
+}
+
+impl Target {
+    /// Kernels may start before the one in front of them ends (compute capability 9.0 on).
+    pub fn dependent_launch(&self) -> bool {
+        self.sm >= 90
+    }
+}
+
+/// What an argument of a kernel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// Address of the layer's operand.
+    Input(usize),
+    /// Address of the layer's result.
+    Output(usize),
+    /// Address of one of the layer's packed constants.
+    Constant(usize),
+    /// Address inside the layer's scratch memory, bytes from its start.
+    Scratch(usize),
+    /// Not used by this candidate.
+    Null,
+}
+
+/// One way to run a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Tile and split, as reports print it.
+    pub label: String,
+    /// The complete CUDA C++; its kernel is called [`ENTRY`].
+    pub source: String,
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block in x.
+    pub block: u32,
+    /// Dynamic shared memory, bytes.
+    pub shared: u32,
+    /// How the arguments bind.
+    pub arguments: Vec<Argument>,
+    /// Scratch memory, bytes.
+    pub scratch: usize,
+    /// The first bytes of the scratch must be zero before the first run; the kernel leaves
+    /// them zero.
+    pub zeroed: usize,
+    /// The cost model's opinion, microseconds.
+    pub predicted_us: f64,
+}
+
+/// The name under which every candidate's source defines its kernel, to be renamed when
+/// several go into one module.
+pub const ENTRY: &str = "KERNEL";
+
+/// A layer of the CUDA device.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Layer {
+    Conv(ConvLayer),
+    Depthwise(DepthwiseLayer),
+    Gemv(GemvLayer),
+    Pool(PoolLayer),
+    GlobalPool(GlobalPoolLayer),
+    Elementwise(ElementwiseLayer),
+    Resize(ResizeLayer),
+    Permute(PermuteLayer),
+}
+
+impl Layer {
+    /// The candidates worth timing, best first by the cost model.
+    pub fn candidates(&self, target: &Target) -> Vec<Candidate> {
+        let mut all = match self {
+            Layer::Conv(l) => l.candidates(target),
+            Layer::Depthwise(l) => l.candidates(target),
+            Layer::Gemv(l) => l.candidates(target),
+            Layer::Pool(l) => l.candidates(target),
+            Layer::GlobalPool(l) => l.candidates(target),
+            Layer::Elementwise(l) => l.candidates(target),
+            Layer::Resize(l) => l.candidates(target),
+            Layer::Permute(l) => l.candidates(target),
+        };
+        all.retain(|c| c.shared <= target.shared_per_block);
+        all.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
+        all
+    }
+
+    /// The family's name.
+    pub fn family(&self) -> &'static str {
+        match self {
+            Layer::Conv(_) => "conv",
+            Layer::Depthwise(_) => "depthwise",
+            Layer::Gemv(_) => "gemv",
+            Layer::Pool(_) => "pool",
+            Layer::GlobalPool(_) => "global_pool",
+            Layer::Elementwise(_) => "elementwise",
+            Layer::Resize(_) => "resize",
+            Layer::Permute(_) => "permute",
+        }
+    }
+}
+
+/// An activation as the kernels' `ACT`, `ACT_A`, `ACT_B`.
+pub(crate) fn activation_code(activation: Option<Activation>) -> (u32, f32, f32) {
+    match activation {
+        None => (0, 0.0, 0.0),
+        Some(Activation::Relu) => (1, 0.0, 0.0),
+        Some(Activation::LeakyRelu { alpha }) => (2, alpha, 0.0),
+        Some(Activation::Clip { min, max }) => (3, min, max),
+        Some(Activation::Sigmoid) => (4, 0.0, 0.0),
+        Some(Activation::HardSigmoid { alpha, beta }) => (5, alpha, beta),
+        Some(Activation::HardSwish) => (6, 0.0, 0.0),
+        Some(Activation::Silu) => (7, 0.0, 0.0),
+        Some(Activation::Mish) => (8, 0.0, 0.0),
+        Some(Activation::Tanh) => (9, 0.0, 0.0),
+        Some(Activation::Elu { alpha }) => (10, alpha, 0.0),
+        Some(Activation::Softplus) => (11, 0.0, 0.0),
+        Some(Activation::Gelu { tanh: false }) => (12, 0.0, 0.0),
+        Some(Activation::Gelu { tanh: true }) => (13, 0.0, 0.0),
+        Some(Activation::Erf) => (14, 0.0, 0.0),
+        Some(other) => unreachable!("{} has no CUDA code", other.name()),
+    }
+}
+
+/// Bytes of an element as the kernels store it.
+pub(crate) fn element_bytes(dtype: DType) -> usize {
+    dtype.size()
+}
