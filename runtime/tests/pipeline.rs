@@ -12,8 +12,10 @@ use common::{CELL, SIDE, clip_cell, frame};
 use tobiuo::capture::{
     CaptureError, FrameFormat, FrameMeta, PixelFormat, Read, Source, SourceConfig, monotonic_ns,
 };
+use tobiuo::manifest::{Program, Step, Task, TensorDesc};
 use tobiuo::sink::{Sink, StreamInfo};
-use tobiuo::{Detection, Engine, Error, ErrorKind, FrameResult, Pipeline};
+use tobiuo::{Detection, Engine, Error, ErrorKind, FrameResult, Pipeline, Tensor};
+use tobiuo_ops::Op;
 
 fn engine() -> (tempfile::TempDir, Engine) {
     let folder = tempfile::tempdir().unwrap();
@@ -289,6 +291,20 @@ fn sinks_are_told_everything_once_and_their_failure_ends_the_run() {
     }
 }
 
+/// A picture `[3, 64, 64]` in 0..1 with one cell of a class.
+fn planar(cell: (usize, usize, usize)) -> Vec<f32> {
+    let rgb = frame(SIDE, SIDE, &[cell]);
+    let n = SIDE * SIDE;
+    (0..3 * n).map(|i| f32::from(rgb[i % n * 3 + i / n]) / 255.0).collect()
+}
+
+/// The cell of a class with the highest score in an output `[7, 64]`.
+fn best_cell(output: &[f32], class: usize) -> (usize, usize, usize) {
+    let row = &output[(4 + class) * 64..(5 + class) * 64];
+    let best = (0..64).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+    (class, best % 8, best / 8)
+}
+
 #[test]
 fn contexts_of_one_engine_run_at_once() {
     let (_folder, engine) = engine();
@@ -296,29 +312,95 @@ fn contexts_of_one_engine_run_at_once() {
         let mut context = engine.context().unwrap();
         for n in 0..50 {
             let cell = (class, n % 8, n / 8 % 8);
-            let rgb = frame(SIDE, SIDE, &[cell]);
-            let planar = (0..3 * SIDE * SIDE)
-                .map(|i| f32::from(rgb[i % (SIDE * SIDE) * 3 + i / (SIDE * SIDE)]) / 255.0);
-            let tensor = tobiuo::Tensor::f32([1, 3, SIDE, SIDE], planar.collect());
+            let tensor = Tensor::f32([1, 3, SIDE, SIDE], planar(cell));
             context.set_input("images", &tensor).unwrap();
             context.run().unwrap();
             let output = context.output("output0").unwrap().to_tensor();
             assert_eq!(output.shape(), [1, 7, 64]);
-            let scores = output.as_f32().unwrap();
-            let best = (0..64).max_by(|&a, &b| {
-                scores[(4 + class) * 64 + a].total_cmp(&scores[(4 + class) * 64 + b])
-            });
-            assert_eq!(best, Some(cell.2 * 8 + cell.1));
+            assert_eq!(best_cell(output.as_f32().unwrap(), class), cell);
         }
     };
     std::thread::scope(|s| (0..3).for_each(|class| drop(s.spawn(move || run(class)))));
 }
 
 #[test]
+fn the_smallest_plan_that_fits_the_batch_runs() {
+    let (manifest, weights) = common::manifest_of(&[1, 4]);
+    let engine = Engine::from_bytes(&tobiuo_engine::encode(&manifest, &weights).unwrap()).unwrap();
+    for (batch, plan) in [(1, 1), (2, 4), (3, 4), (4, 4)] {
+        let options = tobiuo::ContextOptions::default().batch(batch);
+        let mut context = tobiuo::ExecutionContext::new(&engine, &options).unwrap();
+        assert_eq!((context.batch(), context.plan().batch), (batch, plan));
+        let cells: Vec<_> = (0..batch).map(|i| (i % 3, i, 7 - i)).collect();
+        let pixels = cells.iter().flat_map(|&cell| planar(cell)).collect();
+        let tensor = Tensor::f32([batch, 3, SIDE, SIDE], pixels);
+        for _ in 0..2 {
+            context.set_input("images", &tensor).unwrap();
+            context.run().unwrap();
+            let output = context.output("output0").unwrap().to_tensor();
+            assert_eq!(output.shape(), [batch, 7, 64]);
+            for (item, &cell) in output.as_f32().unwrap().chunks(7 * 64).zip(&cells) {
+                assert_eq!(best_cell(item, cell.0), cell, "batch {batch}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_classifier_gives_its_best_classes() {
+    let (mut manifest, weights) = common::manifest_and_weights();
+    // The detector's output, flattened, as scores of 448 classes.
+    manifest.task = Task::Classify { output: 0 };
+    manifest.labels.clear();
+    manifest.outputs[0].shape = vec![1, 448];
+    let plan = &mut manifest.plans[0];
+    let scores = TensorDesc { shape: vec![1, 448], ..plan.tensors[6].clone() };
+    plan.tensors.push(TensorDesc { name: "scores".into(), ..scores });
+    plan.outputs = vec![7];
+    let Program::Cpu(steps) = &mut plan.program else { panic!() };
+    steps.push(Step {
+        name: "scores".into(),
+        op: Op::Reshape { shape: vec![1, 448] },
+        inputs: vec![6],
+        outputs: vec![7],
+    });
+    let engine = Engine::from_bytes(&tobiuo_engine::encode(&manifest, &weights).unwrap()).unwrap();
+    let mut pipeline = Pipeline::builder(&engine, "scripted")
+        .source(|| Ok(Scripted::boxed(vec![NOW; 3], false)))
+        .start()
+        .unwrap();
+    let mut seen = 0;
+    pipeline
+        .run(|result| {
+            assert!(result.detections().is_empty());
+            let [best, rest @ ..] = result.classes() else { panic!("no classes") };
+            // The highest figures of the output are the box centres at the far edge.
+            assert_eq!(best.score, 60.0);
+            assert_eq!(rest.len(), 4);
+            assert!(result.classes().is_sorted_by(|a, b| a.score >= b.score));
+            seen += 1;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(seen, 3);
+}
+
+#[test]
+fn an_engine_that_does_not_look_at_pictures_is_no_pipeline() {
+    let (mut manifest, weights) = common::manifest_and_weights();
+    manifest.preprocess = None;
+    let engine = Engine::from_bytes(&tobiuo_engine::encode(&manifest, &weights).unwrap()).unwrap();
+    let started = Pipeline::builder(&engine, "test://scene").start();
+    let e = started.err().expect("it cannot start");
+    assert_eq!(e.kind(), ErrorKind::Unsupported);
+    assert!(e.to_string().contains("tobiuo infer"), "{e}");
+}
+
+#[test]
 fn wrong_names_shapes_and_batches_are_said() {
     let (_folder, engine) = engine();
     let mut context = engine.context().unwrap();
-    let tensor = tobiuo::Tensor::f32([1, 3, 8, 8], vec![0.0; 192]);
+    let tensor = Tensor::f32([1, 3, 8, 8], vec![0.0; 192]);
     let e = context.set_input("images", &tensor).unwrap_err().to_string();
     assert!(e.contains("[1, 3, 64, 64]") && e.contains("[1, 3, 8, 8]"), "{e}");
     let e = context.set_input("image", &tensor).unwrap_err().to_string();

@@ -21,6 +21,11 @@ const ROWS: usize = 4 + 3;
 /// measures how much of one colour it has and how little of the others; a constant adds the
 /// cell's box. An output `[1, 7, 64]` in YOLO's form, exact to the pixel.
 pub fn manifest_and_weights() -> (Manifest, Vec<u8>) {
+    manifest_of(&[1])
+}
+
+/// The same with a plan for each of these batch sizes.
+pub fn manifest_of(batches: &[usize]) -> (Manifest, Vec<u8>) {
     let mut filter = vec![0f32; ROWS * 3 * CELL * CELL];
     for class in 0..3 {
         for channel in 0..3 {
@@ -44,39 +49,10 @@ pub fn manifest_and_weights() -> (Manifest, Vec<u8>) {
         weights.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         Place::Weights(at)
     };
-    let tensor = |name: &str, shape: &[usize], place| TensorDesc {
-        name: name.into(),
-        dtype: DType::F32,
-        shape: shape.to_vec(),
-        place,
-    };
-    let images = [1, 3, SIDE, SIDE];
-    let after_input = (3 * SIDE * SIDE * 4) as u64;
-    let after_conv = after_input + (ROWS * ANCHORS * 4) as u64;
-    let tensors = vec![
-        tensor("images", &images, Place::Arena(0)),
-        tensor("filter", &[ROWS, 3, CELL, CELL], place(&filter)),
-        tensor("bias", &[ROWS], place(&[0.0; ROWS])),
-        tensor("cells", &[1, ROWS, CELLS, CELLS], Place::Arena(after_input)),
-        tensor("flat", &[1, ROWS, ANCHORS], Place::Arena(after_input)),
-        tensor("boxes", &[1, ROWS, ANCHORS], place(&boxes)),
-        tensor("output0", &[1, ROWS, ANCHORS], Place::Arena(after_conv)),
-    ];
-    let step = |name: &str, op, inputs: &[u32], output| Step {
-        name: name.into(),
-        op,
-        inputs: inputs.to_vec(),
-        outputs: vec![output],
-    };
-    let conv = Conv {
-        kernel: vec![CELL; 2],
-        strides: vec![CELL; 2],
-        pads: vec![0; 4],
-        dilations: vec![1; 2],
-        groups: 1,
-        activation: None,
-        residual: false,
-    };
+    let places = [place(&filter), place(&[0.0; ROWS]), place(&boxes)];
+    let plans: Vec<Plan> = batches.iter().map(|&n| plan(n, places)).collect();
+    let images = plans[0].tensors[0].shape.clone();
+    let output = plans[0].tensors[6].shape.clone();
     let port = |name: &str, shape: &[usize]| Port {
         name: name.into(),
         dtype: DType::F32,
@@ -88,7 +64,7 @@ pub fn manifest_and_weights() -> (Manifest, Vec<u8>) {
         precision: Precision::Fp32,
         provenance: Provenance { model: "colours.onnx".into(), ..Provenance::default() },
         inputs: vec![port("images", &images)],
-        outputs: vec![port("output0", &[1, ROWS, ANCHORS])],
+        outputs: vec![port("output0", &output)],
         task: Task::Detect(Detect {
             output: 0,
             classes: 3,
@@ -106,20 +82,57 @@ pub fn manifest_and_weights() -> (Manifest, Vec<u8>) {
             std: vec![1.0; 3],
         }),
         labels: ["red", "green \"leaf\"", "blue"].map(String::from).to_vec(),
-        plans: vec![Plan {
-            batch: 1,
-            arena: after_conv + (ROWS * ANCHORS * 4) as u64,
-            tensors,
-            inputs: vec![0],
-            outputs: vec![6],
-            program: Program::Cpu(vec![
-                step("measure", Op::Conv(conv), &[0, 1, 2], 3),
-                step("flatten", Op::Reshape { shape: vec![1, ROWS, ANCHORS] }, &[3], 4),
-                step("place", Op::Binary { kind: Binary::Add, activation: None }, &[4, 5], 6),
-            ]),
-        }],
+        plans,
     };
     (manifest, weights)
+}
+
+/// The plan for `n` items; the weights are the filter, the bias, the boxes.
+fn plan(n: usize, [filter, bias, boxes]: [Place; 3]) -> Plan {
+    let tensor = |name: &str, shape: &[usize], place| TensorDesc {
+        name: name.into(),
+        dtype: DType::F32,
+        shape: shape.to_vec(),
+        place,
+    };
+    let after_input = (n * 3 * SIDE * SIDE * 4) as u64;
+    let after_conv = after_input + (n * ROWS * ANCHORS * 4) as u64;
+    let tensors = vec![
+        tensor("images", &[n, 3, SIDE, SIDE], Place::Arena(0)),
+        tensor("filter", &[ROWS, 3, CELL, CELL], filter),
+        tensor("bias", &[ROWS], bias),
+        tensor("cells", &[n, ROWS, CELLS, CELLS], Place::Arena(after_input)),
+        tensor("flat", &[n, ROWS, ANCHORS], Place::Arena(after_input)),
+        tensor("boxes", &[1, ROWS, ANCHORS], boxes),
+        tensor("output0", &[n, ROWS, ANCHORS], Place::Arena(after_conv)),
+    ];
+    let step = |name: &str, op, inputs: &[u32], output| Step {
+        name: name.into(),
+        op,
+        inputs: inputs.to_vec(),
+        outputs: vec![output],
+    };
+    let conv = Conv {
+        kernel: vec![CELL; 2],
+        strides: vec![CELL; 2],
+        pads: vec![0; 4],
+        dilations: vec![1; 2],
+        groups: 1,
+        activation: None,
+        residual: false,
+    };
+    Plan {
+        batch: n,
+        arena: after_conv + (n * ROWS * ANCHORS * 4) as u64,
+        tensors,
+        inputs: vec![0],
+        outputs: vec![6],
+        program: Program::Cpu(vec![
+            step("measure", Op::Conv(conv), &[0, 1, 2], 3),
+            step("flatten", Op::Reshape { shape: vec![n, ROWS, ANCHORS] }, &[3], 4),
+            step("place", Op::Binary { kind: Binary::Add, activation: None }, &[4, 5], 6),
+        ]),
+    }
 }
 
 /// Writes the detector's engine file into a folder.
