@@ -124,7 +124,7 @@ pub fn lower(graph: &Graph, dtype: DType) -> Result<Lowering, LowerError> {
     let mut l = Lower {
         graph,
         dtype,
-        places: Places::of(graph, dtype),
+        places: Places::of(graph),
         views: HashMap::new(),
         pictures: HashMap::new(),
         out: Lowering::default(),

@@ -151,7 +151,7 @@ impl ConvLayer {
             ("DW", self.dilations[1]),
             ("RESIDUAL", usize::from(self.residual_pitch.is_some())),
             ("LDR", self.residual_pitch.unwrap_or(0)),
-            ("VEC", if self.channels % 8 == 0 { 8 } else { 4 }),
+            ("VEC", if self.channels.is_multiple_of(8) { 8 } else { 4 }),
             ("BM", bm),
             ("BN", bn),
             ("BK", bk),

@@ -13,7 +13,7 @@ pub(super) struct Places(HashMap<ValueId, (ValueId, usize)>);
 
 impl Places {
     /// Decides for every channel concatenation of pictures.
-    pub fn of(graph: &Graph, dtype: DType) -> Places {
+    pub fn of(graph: &Graph) -> Places {
         let mut places = Places::default();
         let producers = graph.producers();
         let graph_inputs: HashSet<ValueId> = graph.inputs.iter().copied().collect();
@@ -25,7 +25,6 @@ impl Places {
             if graph.fact(node.outputs[0]).dtype != DType::F32 {
                 continue;
             }
-            let _ = dtype;
             places.concat(graph, node, &producers, &graph_inputs);
         }
         places
@@ -62,7 +61,7 @@ impl Places {
                 && graph.constant(made).is_none()
                 && made != out
                 && makes_picture(graph, producers, made);
-            let aligned = first % 8 == 0 && (end % 8 == 0 || end == total);
+            let aligned = first.is_multiple_of(8) && (end.is_multiple_of(8) || end == total);
             // Every operand inside the range is the right part of this value.
             let consistent = end <= total
                 && parts.iter().all(|&(other, other_start, other_at, channels)| {

@@ -153,7 +153,7 @@ impl Lower<'_> {
             None => (self.row_major(node.inputs[0])?, None),
         };
         let is_output = self.graph.is_output(node.outputs[0])
-            && self.graph.users().get(&node.outputs[0]).is_none();
+            && !self.graph.users().contains_key(&node.outputs[0]);
         let y_f32 = is_output && rows <= 4;
         let dtype = if y_f32 { DType::F32 } else { self.dtype };
         let y_pitch = if y_f32 { outputs } else { outputs.next_multiple_of(8) };
@@ -328,7 +328,7 @@ impl Lower<'_> {
         let picture = shape.len() == 4;
         // Anything else than a picture runs as one pixel with all its elements as channels.
         let total: usize = shape.iter().product();
-        if !picture && total % 8 != 0 {
+        if !picture && !total.is_multiple_of(8) {
             return Err(format!("{total} elements, no multiple of 8, have no kernel yet"));
         }
         let x = if picture { self.picture(a)? } else { self.row_major(a)? };
@@ -347,9 +347,7 @@ impl Lower<'_> {
                     && values.len() == channels;
                 let row: Vec<f32> = if values.len() == 1 {
                     vec![values[0]; channels]
-                } else if picture && per_channel {
-                    values.to_vec()
-                } else if !picture && values.len() == total {
+                } else if (picture && per_channel) || (!picture && values.len() == total) {
                     values.to_vec()
                 } else {
                     return Err(format!(
