@@ -95,7 +95,8 @@ impl PipelineBuilder {
         self
     }
 
-    /// Stops when this flag is set, for example by a signal handler.
+    /// Stops when this flag is set, for example by a signal handler. The pipeline sets it too
+    /// when it ends, so it belongs to one pipeline.
     pub fn stop_flag(mut self, stop: Arc<AtomicBool>) -> Self {
         self.stop = stop;
         self
