@@ -3,6 +3,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -20,7 +21,10 @@ use crate::program::CpuProgram;
 pub struct Threads(Arc<Shared>);
 
 struct Shared {
-    pool: ThreadPool,
+    /// There until the drop.
+    pool: Option<ThreadPool>,
+    count: usize,
+    handles: Vec<JoinHandle<()>>,
     desk: Arc<Desk>,
     /// Held by the caller whose work is with the driver.
     turn: Mutex<()>,
@@ -62,11 +66,21 @@ impl Threads {
 
     /// This many threads.
     pub fn with_count(count: NonZeroUsize) -> Result<Threads, CpuError> {
+        let mut handles = Vec::new();
         let pool = ThreadPoolBuilder::new()
             .num_threads(count.get())
-            .thread_name(|i| format!("tobiuo-cpu-{i}"))
+            .spawn_handler(|thread| {
+                let name = format!("tobiuo-cpu-{}", thread.index());
+                handles.push(Builder::new().name(name).spawn(|| thread.run())?);
+                Ok(())
+            })
             .build()
             .map_err(|e| CpuError(format!("cannot start {count} threads: {e}")))?;
+        // Each thread allocates what it will ever need when it starts and when it first looks
+        // for work: now, not in the middle of a run.
+        pool.broadcast(|_| {
+            rayon::yield_now();
+        });
         let desk = Arc::new(Desk {
             slot: Mutex::new(Slot::Empty),
             to_driver: Condvar::new(),
@@ -74,22 +88,23 @@ impl Threads {
         });
         let drivers = desk.clone();
         pool.spawn(move || drivers.drive());
-        Ok(Threads(Arc::new(Shared { pool, desk, turn: Mutex::new(()) })))
+        let (pool, count) = (Some(pool), count.get());
+        Ok(Threads(Arc::new(Shared { pool, count, handles, desk, turn: Mutex::new(()) })))
     }
 
     /// How many.
     pub fn count(&self) -> usize {
-        self.0.pool.current_num_threads()
+        self.0.count
     }
 
     /// Runs something on as many threads, started for it: the driver never leaves its own.
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> Result<R, CpuError> {
         let count = self.count();
-        let pool = ThreadPoolBuilder::new()
+        // Scoped: they have ended when this returns.
+        ThreadPoolBuilder::new()
             .num_threads(count)
-            .build()
-            .map_err(|e| CpuError(format!("cannot start {count} threads: {e}")))?;
-        Ok(pool.install(work))
+            .build_scoped(|thread| thread.run(), |pool| pool.install(work))
+            .map_err(|e| CpuError(format!("cannot start {count} threads: {e}")))
     }
 
     /// Runs steps of a program. Allocates nothing.
@@ -143,9 +158,15 @@ impl Desk {
 }
 
 impl Drop for Shared {
+    /// Ends the threads, and waits for it.
     fn drop(&mut self) {
         *lock(&self.desk.slot) = Slot::Close;
         self.desk.to_driver.notify_one();
+        self.pool = None;
+        for handle in self.handles.drain(..) {
+            // A thread that panicked has said so.
+            let _ = handle.join();
+        }
     }
 }
 

@@ -54,7 +54,7 @@ fn runs_allocate_nothing() {
         mean: vec![0.0; 3],
         std: vec![1.0; 3],
     };
-    for threads in [1, 2, 4] {
+    for threads in [1, 2, 4, 7] {
         let threads = Threads::with_count(NonZeroUsize::new(threads).unwrap()).unwrap();
         let program = CpuProgram::new(plan.clone(), section.clone(), &threads, &|_| ()).unwrap();
         let mut executor = CpuExecutor::new(program, &threads).unwrap();

@@ -1,8 +1,8 @@
 //! Convolution with one input channel per group (depthwise).
 //!
-//! A row of the output is computed at stride 1, where a tap's elements for neighbouring
-//! outputs are neighbours too, and thinned out when the stride is larger. Columns outside the
-//! input are masked, rows outside are skipped; nothing is copied.
+//! Each channel's plane is copied into a padded one whose border is zero for good, so that no
+//! tap needs a check. A row of the output is computed at stride 1, where a tap's elements for
+//! neighbouring outputs are neighbours too, and thinned out when the stride is larger.
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
@@ -12,25 +12,22 @@ use tobiuo_tensor::TensorViewMut;
 use super::activation::apply;
 use super::f32s::{GRAIN, f32s, f32s_mut, par_parts, scratch_f32};
 use super::patches::{Geometry, spread};
-use super::tiles::bounds;
+use super::tiles::{COUNT, bounds};
 use crate::{Inputs, Kernel};
 
-/// Most vectors computed at once.
-const BLOCK: usize = 4;
-/// Most lanes of a vector.
-const MAX_LANES: usize = 16;
+/// Elements behind a padded plane that vectors may touch: the most that are computed at once,
+/// four of 16 lanes, and the rest of a row of taps before them.
+const SLACK: usize = 64;
 
 pub(crate) struct DepthwiseKernel {
     g: Geometry,
     activation: Option<Activation>,
     residual: bool,
-    /// Elements of an output row at stride 1, filled up to whole blocks.
+    /// Rows of a padded plane and elements of one.
+    rows: usize,
     row: usize,
-    /// Columns of that row under which some tap lies outside the input are below `inner.0` or
-    /// from `inner.1` on.
-    inner: (usize, usize),
-    /// Per horizontal tap and column of the row: all bits set where the tap lies inside.
-    masks: Vec<f32>,
+    /// Elements of an output row at stride 1.
+    len: usize,
     parts: usize,
 }
 
@@ -38,22 +35,29 @@ impl DepthwiseKernel {
     /// For a geometry with one input channel per group.
     pub fn new(g: Geometry, activation: Option<Activation>, residual: bool) -> DepthwiseKernel {
         let len = g.ow.saturating_sub(1) * g.stride[1] + 1;
-        let row = len.next_multiple_of(BLOCK * MAX_LANES);
-        let inside =
-            |kx: usize, x: usize| (g.pad[1]..g.pad[1] + g.w).contains(&(x + kx * g.dilation[1]));
-        let mask = |i: usize| f32::from_bits(if inside(i / row, i % row) { !0 } else { 0 });
-        let reach = (g.kw - 1) * g.dilation[1];
+        let below = g.oh.saturating_sub(1) * g.stride[0] + 1;
+        let reach = |axis: usize, k: usize| (k - 1) * g.dilation[axis];
         let work = g.batch * g.groups * g.out_c * g.columns() * g.kh * g.kw / 4;
         let parts = if work < GRAIN { 1 } else { 4 * rayon::current_num_threads() };
         DepthwiseKernel {
-            masks: (0..g.kw * row).map(mask).collect(),
-            inner: (g.pad[1], (g.pad[1] + g.w).saturating_sub(reach)),
-            row,
+            rows: (below + reach(0, g.kh)).max(g.pad[0] + g.h),
+            row: (len + reach(1, g.kw)).max(g.pad[1] + g.w),
+            len,
             parts,
             activation,
             residual,
             g,
         }
+    }
+
+    /// Elements of a padded plane.
+    fn plane(&self) -> usize {
+        self.rows * self.row + SLACK
+    }
+
+    /// Elements of a row at stride 1 with what fills up its last vector.
+    fn line(&self) -> usize {
+        self.len + SLACK
     }
 }
 
@@ -67,8 +71,7 @@ struct Part<'a> {
     /// Outer: there is one; inner: it is not the output itself.
     residual: Option<Option<&'a [f32]>>,
     out: &'a mut [f32],
-    /// A row at stride 1.
-    row: &'a mut [f32],
+    scratch: &'a mut [f32],
 }
 
 impl SimdOp for Part<'_> {
@@ -76,48 +79,45 @@ impl SimdOp for Part<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let ops = isa.f32();
         let k = self.kernel;
         let g = &k.g;
-        let (plane, taps) = (g.h * g.w, g.kh * g.kw);
-        let (lo, hi) = bounds(k.activation);
+        let taps = g.kh * g.kw;
+        let (padded, lines) = self.scratch.split_at_mut(k.plane());
+        // The border: what is copied in later covers the same places every time.
+        padded.fill(0.0);
         for (i, out) in self.out.chunks_exact_mut(g.columns()).enumerate() {
             let o = self.first + i;
+            if i == 0 || o.is_multiple_of(g.out_c) {
+                copy_plane(isa, k, &self.x[o / g.out_c * g.h * g.w..], padded);
+            }
             let channel = o % (g.groups * g.out_c);
-            let weights = &self.weights[channel * taps..][..taps];
-            let bias = self.bias[channel];
-            let plane = o / g.out_c * plane;
-            for oy in 0..g.oh {
-                let at = oy * g.ow;
-                let len = (g.ow - 1) * g.stride[1] + 1;
-                let reach = len.next_multiple_of(ops.len());
-                let taps = Taps { k, x: self.x, plane, weights, bias };
-                let y = oy * g.stride[0];
-                // Straight into the output where that is possible. A vector may then reach
-                // into the next row, which is computed after this one.
-                if g.stride[1] == 1 && self.residual.is_none() && at + reach <= out.len() {
-                    taps.row(isa, y, len, lo, hi, &mut out[at..at + reach]);
-                    continue;
-                }
-                taps.row(isa, y, len, lo, hi, self.row);
-                let row = &*self.row;
-                let out = &mut out[at..at + g.ow];
-                match self.residual {
-                    None => spread(out, &row[..len], g.stride[1]),
-                    Some(other) => {
-                        let other = other.map(|r| &r[o * g.columns() + at..]);
-                        let sums = row.iter().step_by(g.stride[1]);
-                        for (x, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
-                            let sum = sum + other.map_or(*out, |r| r[x]);
-                            *out = if sum < lo {
-                                lo
-                            } else if sum > hi {
-                                hi
-                            } else {
-                                sum
-                            };
-                        }
-                    }
+            let filter = Filter {
+                k,
+                padded,
+                weights: &self.weights[channel * taps..][..taps],
+                bias: self.bias[channel],
+            };
+            match (g.kh, g.kw, g.dilation, g.stride[0]) {
+                // Two rows at once share what they read.
+                (3, 3, [1, 1], 1) => filter.plane::<I, 3, 2>(isa, out, lines),
+                (3, 3, [1, 1], _) => filter.plane::<I, 3, 1>(isa, out, lines),
+                (5, 5, [1, 1], _) => filter.plane::<I, 5, 1>(isa, out, lines),
+                _ => filter.plane::<I, 0, 1>(isa, out, lines),
+            }
+            if let Some(other) = self.residual {
+                // The product has not been written to `out` yet, see `Filter::row_out`.
+                let other = other.map(|r| &r[o * g.columns()..][..g.columns()]);
+                let (lo, hi) = bounds(k.activation);
+                let sums = lines[2 * k.line()..].iter();
+                for (j, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
+                    let sum = sum + other.map_or(*out, |r| r[j]);
+                    *out = if sum < lo {
+                        lo
+                    } else if sum > hi {
+                        hi
+                    } else {
+                        sum
+                    };
                 }
             }
             match k.activation {
@@ -128,162 +128,166 @@ impl SimdOp for Part<'_> {
     }
 }
 
-struct Taps<'a> {
+/// Copies the plane at the begin of `x` into its place in the padded one.
+#[inline(always)]
+fn copy_plane<I: Isa>(isa: I, k: &DepthwiseKernel, x: &[f32], padded: &mut [f32]) {
+    let (ops, ints) = (isa.f32(), isa.i32());
+    let (g, lanes) = (&k.g, ops.len());
+    let whole = g.w / lanes * lanes;
+    let rest = g.w - whole;
+    let inside = ints.lt(ints.load(&COUNT), ints.splat(rest as i32));
+    for y in 0..g.h {
+        let from = &x[y * g.w..];
+        let to = &mut padded[(y + g.pad[0]) * k.row + g.pad[1]..];
+        for (to, from) in to[..whole].chunks_exact_mut(lanes).zip(from.chunks_exact(lanes)) {
+            ops.store(ops.load(from), to);
+        }
+        // The row's end, with zeros up to a whole vector: those fall on the border, or on the
+        // next row before that is copied.
+        let (from, to) = (&from[whole..], &mut to[whole..]);
+        if rest > 0 && from.len() >= lanes {
+            ops.store(ops.select(ops.load(from), ops.zero(), inside), to);
+        } else {
+            to[..rest].copy_from_slice(&from[..rest]);
+        }
+    }
+}
+
+/// One output channel under computation.
+struct Filter<'a> {
     k: &'a DepthwiseKernel,
-    x: &'a [f32],
-    /// Where the channel's plane begins in `x`.
-    plane: usize,
+    padded: &'a [f32],
     weights: &'a [f32],
     bias: f32,
 }
 
-impl Taps<'_> {
-    /// The first `len` elements of the row at stride 1 whose windows begin at row `y`, and
-    /// what fills up the last vector.
+impl Filter<'_> {
+    /// All rows, `ROWS` at a time, for windows of `K` x `K` (0: any).
     #[inline(always)]
-    fn row<I: Isa>(&self, isa: I, y: usize, len: usize, lo: f32, hi: f32, row: &mut [f32]) {
+    fn plane<I: Isa, const K: usize, const ROWS: usize>(
+        &self,
+        isa: I,
+        out: &mut [f32],
+        lines: &mut [f32],
+    ) {
+        let k = self.k;
+        let (lines, sums) = lines.split_at_mut(2 * k.line());
+        let out = if k.residual { &mut sums[..out.len()] } else { out };
+        let mut y = 0;
+        while y + ROWS <= k.g.oh {
+            self.rows::<I, K, ROWS>(isa, y, out, lines);
+            y += ROWS;
+        }
+        while y < k.g.oh {
+            self.rows::<I, K, 1>(isa, y, out, lines);
+            y += 1;
+        }
+    }
+
+    /// `ROWS` rows of the output from row `y` on.
+    #[inline(always)]
+    fn rows<I: Isa, const K: usize, const ROWS: usize>(
+        &self,
+        isa: I,
+        y: usize,
+        out: &mut [f32],
+        lines: &mut [f32],
+    ) {
+        let k = self.k;
+        let (ow, lanes) = (k.g.ow, isa.f32().len());
+        let reach = k.len.next_multiple_of(lanes);
+        // Straight into the output where that is possible. A vector may then reach into the
+        // next row, which is computed after this one.
+        if k.g.stride[1] == 1 && (y + ROWS - 1) * ow + reach <= out.len() {
+            self.lines::<I, K, ROWS>(isa, y, &mut out[y * ow..], ow);
+            return;
+        }
+        self.lines::<I, K, ROWS>(isa, y, lines, k.line());
+        for r in 0..ROWS {
+            let line = &lines[r * k.line()..][..k.len];
+            spread(&mut out[(y + r) * ow..(y + r + 1) * ow], line, k.g.stride[1]);
+        }
+    }
+
+    /// `ROWS` rows at stride 1, written `step` elements apart.
+    #[inline(always)]
+    fn lines<I: Isa, const K: usize, const ROWS: usize>(
+        &self,
+        isa: I,
+        y: usize,
+        to: &mut [f32],
+        step: usize,
+    ) {
         let lanes = isa.f32().len();
         let mut x = 0;
-        while x < len {
-            let left = (len - x).div_ceil(lanes);
+        while x < self.k.len {
+            let left = (self.k.len - x).div_ceil(lanes);
             x += lanes
                 * match left {
-                    1 => self.block::<I, 1>(isa, y, x, lo, hi, row),
-                    2 => self.block::<I, 2>(isa, y, x, lo, hi, row),
-                    3 => self.block::<I, 3>(isa, y, x, lo, hi, row),
-                    _ => self.block::<I, 4>(isa, y, x, lo, hi, row),
+                    1 => self.block::<I, K, ROWS, 1>(isa, (y, x), to, step),
+                    2 => self.block::<I, K, ROWS, 2>(isa, (y, x), to, step),
+                    3 => self.block::<I, K, ROWS, 3>(isa, (y, x), to, step),
+                    _ => self.block::<I, K, ROWS, 4>(isa, (y, x), to, step),
                 };
         }
     }
 
-    /// `N` vectors of the row at stride 1 whose windows begin at row `y`; returns `N`.
+    /// `N` vectors of `ROWS` rows; returns `N`.
     #[inline(always)]
-    fn block<I: Isa, const N: usize>(
+    fn block<I: Isa, const K: usize, const ROWS: usize, const N: usize>(
         &self,
         isa: I,
-        y: usize,
-        at: usize,
-        lo: f32,
-        hi: f32,
-        row: &mut [f32],
+        (y, x): (usize, usize),
+        to: &mut [f32],
+        step: usize,
     ) -> usize {
-        let k = self.k;
-        let width = N * isa.f32().len();
-        let inner = at >= k.inner.0 && at + width <= k.inner.1;
-        let done = match (k.g.kh, k.g.kw, inner) {
-            (3, 3, true) => self.fixed::<I, N, false, 3>(isa, y, at, lo, hi, row),
-            (3, 3, false) => self.fixed::<I, N, true, 3>(isa, y, at, lo, hi, row),
-            (5, 5, true) => self.fixed::<I, N, false, 5>(isa, y, at, lo, hi, row),
-            (5, 5, false) => self.fixed::<I, N, true, 5>(isa, y, at, lo, hi, row),
-            _ => false,
-        };
-        if !done {
-            self.any::<I, N>(isa, y, at, lo, hi, row);
-        }
-        N
-    }
-
-    /// [`Taps::block`] for a square window of a known size; false when a vector would begin
-    /// before the input's first element or end behind its last.
-    #[inline(always)]
-    fn fixed<I: Isa, const N: usize, const MASKED: bool, const K: usize>(
-        &self,
-        isa: I,
-        y: usize,
-        at: usize,
-        lo: f32,
-        hi: f32,
-        row: &mut [f32],
-    ) -> bool {
         let ops = isa.f32();
         let (k, g, lanes) = (self.k, &self.k.g, ops.len());
-        let step = g.dilation[1];
-        let reach = N * lanes + (K - 1) * step;
-        let mut sums = [ops.splat(self.bias); N];
-        for (ky, weights) in self.weights.as_chunks::<K>().0.iter().enumerate() {
-            let y = (y + ky * g.dilation[0]).wrapping_sub(g.pad[0]);
-            if y >= g.h {
-                continue;
-            }
-            let begin = (self.plane + y * g.w + at).wrapping_sub(g.pad[1]);
-            let end = begin.wrapping_add(reach);
-            let Some(from) = self.x.get(begin..end) else { return false };
-            for kx in 0..K {
-                let w = ops.splat(weights[kx]);
-                for v in 0..N {
-                    let mut x = ops.load(&from[kx * step + v * lanes..]);
-                    if MASKED {
-                        x = ops.and(x, ops.load(&k.masks[kx * k.row + at + v * lanes..]));
+        let mut sums = [[ops.splat(self.bias); N]; ROWS];
+        let first = y * g.stride[0] * k.row + x;
+        if K == 0 {
+            for ky in 0..g.kh {
+                for kx in 0..g.kw {
+                    let w = ops.splat(self.weights[ky * g.kw + kx]);
+                    let at = first + ky * g.dilation[0] * k.row + kx * g.dilation[1];
+                    let from = &self.padded[at..at + N * lanes];
+                    for v in 0..N {
+                        sums[0][v] = ops.mul_add(w, ops.load(&from[v * lanes..]), sums[0][v]);
                     }
-                    sums[v] = ops.mul_add(w, x, sums[v]);
                 }
             }
-        }
-        self.finish::<I, N>(isa, sums, at, lo, hi, row);
-        true
-    }
-
-    /// [`Taps::block`] for any window, anywhere.
-    #[inline(always)]
-    fn any<I: Isa, const N: usize>(
-        &self,
-        isa: I,
-        y: usize,
-        at: usize,
-        lo: f32,
-        hi: f32,
-        row: &mut [f32],
-    ) {
-        let ops = isa.f32();
-        let (k, g, width) = (self.k, &self.k.g, N * ops.len());
-        let mut sums = [ops.splat(self.bias); N];
-        let mut edge = [0.0; BLOCK * MAX_LANES];
-        for ky in 0..g.kh {
-            let y = (y + ky * g.dilation[0]).wrapping_sub(g.pad[0]);
-            if y >= g.h {
-                continue;
-            }
-            for kx in 0..g.kw {
-                let w = ops.splat(self.weights[ky * g.kw + kx]);
-                let begin = self.plane + y * g.w + at + kx * g.dilation[1];
-                let begin = begin.wrapping_sub(g.pad[1]);
-                let from = match begin.checked_add(width).and_then(|end| self.x.get(begin..end)) {
-                    Some(from) => from,
-                    // Partly before the input's first element or behind its last.
-                    None => {
-                        for (l, e) in edge[..width].iter_mut().enumerate() {
-                            *e = self.x.get(begin.wrapping_add(l)).copied().unwrap_or(0.0);
+        } else {
+            // ROWS > 1 only at vertical stride 1: input row i is output row r's tap i - r.
+            for i in 0..K + ROWS - 1 {
+                let at = first + i * k.row;
+                let from = &self.padded[at..at + N * lanes + K - 1];
+                for kx in 0..K {
+                    let mut values = [ops.zero(); N];
+                    for (v, value) in values.iter_mut().enumerate() {
+                        *value = ops.load(&from[kx + v * lanes..kx + (v + 1) * lanes]);
+                    }
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        if i < r || i - r >= K {
+                            continue;
                         }
-                        &edge[..width]
+                        let w = ops.splat(self.weights[(i - r) * K + kx]);
+                        for v in 0..N {
+                            sums[v] = ops.mul_add(w, values[v], sums[v]);
+                        }
                     }
-                };
-                for v in 0..N {
-                    let x = ops.load(&from[v * ops.len()..]);
-                    let x = ops.and(x, ops.load(&k.masks[kx * k.row + at + v * ops.len()..]));
-                    sums[v] = ops.mul_add(w, x, sums[v]);
                 }
             }
         }
-        self.finish::<I, N>(isa, sums, at, lo, hi, row);
-    }
-
-    /// Writes the row's part, clamped unless a residual is to be added.
-    #[inline(always)]
-    fn finish<I: Isa, const N: usize>(
-        &self,
-        isa: I,
-        sums: [I::F32; N],
-        at: usize,
-        lo: f32,
-        hi: f32,
-        row: &mut [f32],
-    ) {
-        let ops = isa.f32();
-        for (v, sum) in sums.into_iter().enumerate() {
-            let clamped = ops.min(ops.splat(hi), ops.max(ops.splat(lo), sum));
-            let x = if self.k.residual { sum } else { clamped };
-            ops.store(x, &mut row[at + v * ops.len()..]);
+        let (lo, hi) = bounds(k.activation.filter(|_| !k.residual));
+        for (r, sums) in sums.into_iter().enumerate() {
+            let to = &mut to[r * step + x..r * step + x + N * lanes];
+            for (v, sum) in sums.into_iter().enumerate() {
+                // The sum second: it stays when it is NaN.
+                let x = ops.min(ops.splat(hi), ops.max(ops.splat(lo), sum));
+                ops.store(x, &mut to[v * lanes..]);
+            }
         }
+        N
     }
 }
 
@@ -297,13 +301,15 @@ impl Kernel for DepthwiseKernel {
         if out.is_empty() {
             return;
         }
-        let scratch = &mut scratch_f32(scratch)[..self.parts * self.row];
-        par_parts(out, self.g.columns(), self.parts, scratch, &|first, out, row| {
-            Part { kernel: self, first, x, weights, bias, residual, out, row }.dispatch();
+        let scratch = &mut scratch_f32(scratch)[..self.scratch_bytes() / 4];
+        par_parts(out, self.g.columns(), self.parts, scratch, &|first, out, scratch| {
+            Part { kernel: self, first, x, weights, bias, residual, out, scratch }.dispatch();
         });
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.parts * self.row * 4
+        // A padded plane, two rows at stride 1, and the product before its residual.
+        let sums = if self.residual { self.g.columns() } else { 0 };
+        self.parts * (self.plane() + 2 * self.line() + sums) * 4
     }
 }

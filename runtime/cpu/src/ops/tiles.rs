@@ -323,7 +323,7 @@ fn store_last<I: Isa, const ROWS: usize>(
 }
 
 /// 0, 1, 2, ...
-const COUNT: [i32; 32] = {
+pub(crate) const COUNT: [i32; 32] = {
     let mut count = [0; 32];
     let mut i = 0;
     while i < 32 {
