@@ -17,9 +17,8 @@ fn finds_what_is_in_the_bundled_pictures() {
     let folder = assets.join("pictures");
     let annotations = Annotations::read(&folder.join("annotations.json")).expect("they are read");
     let stop = AtomicBool::new(false);
-    let report =
-        evaluate(&engine, &folder, annotations, &EvalOptions::default(), &stop, |_, _| {})
-            .expect("it is evaluated");
+    let report = evaluate(&engine, &folder, annotations, &EvalOptions::default(), &stop, |_, _| {})
+        .expect("it is evaluated");
     let (ap50, ap) = (report.ap50.unwrap_or(0.0), report.ap.unwrap_or(0.0));
     assert!(ap50 >= 0.9, "AP50 {ap50} on the bundled pictures");
     assert!(ap >= 0.62, "AP50:95 {ap} on the bundled pictures");
