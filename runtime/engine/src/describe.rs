@@ -11,7 +11,7 @@ use crate::{Manifest, Place, Plan, Port, Task};
 /// outputs, what they mean, and per plan a table of its steps with their op, output shape,
 /// MFLOP (a multiply-add is two), the bytes they read and write, and a total.
 ///
-/// For a manifest that [`validate`](crate::validate) accepted. Names are escaped: the text
+/// For a manifest that [`validate`](fn@crate::validate) accepted. Names are escaped: the text
 /// has no control characters but newlines.
 pub fn describe(manifest: &Manifest) -> String {
     let mut out = String::new();

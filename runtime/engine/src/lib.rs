@@ -1,7 +1,7 @@
 //! The engine file (`.tobiuo`): a leaf that builder and runtime share.
 //!
 //! [`EngineFile::open`] maps a file, parses its header, verifies every byte of it against a
-//! hash or as padding, and [validates](validate) what it says; only then is it used. The
+//! hash or as padding, and [validates](fn@validate) what it says; only then is it used. The
 //! builder's side, `EngineWriter`, is behind the feature `writer`.
 //!
 //! The byte layout is in [`format`](mod@format), its content in [`manifest`]; both are

@@ -2,7 +2,7 @@
 //!
 //! An [`Op`] is a variant with its attributes, shapes already static. The importers of ONNX
 //! and of Chainer dumps translate into it; what several of their operators express (Flatten,
-//! Squeeze, Unsqueeze, ...) is one operator here (Reshape). [`infer`] gives an op's output
+//! Squeeze, Unsqueeze, ...) is one operator here (Reshape). [`infer`](fn@infer) gives an op's output
 //! shapes and types from its inputs', and checks the attributes on the way: the builder uses
 //! it to build graphs, the engine's loader to check a file.
 

@@ -14,7 +14,7 @@ impl Op {
 /// elements, and the kernels read what they overwrite before they overwrite it.
 ///
 /// An operand qualifies only where it is not needed afterwards; that is the caller's to know.
-/// `inputs` and `output` are facts that [`infer`](crate::infer) accepted.
+/// `inputs` and `output` are facts that [`infer`](fn@crate::infer) accepted.
 pub fn in_place_inputs(op: &Op, inputs: &[Fact], output: &Fact) -> Vec<usize> {
     let candidates: &[usize] = match op {
         Op::Conv(c) if c.residual => &[3],
@@ -106,7 +106,7 @@ fn contiguous(shape: &[usize], part: impl Fn(usize) -> (usize, usize)) -> Option
 /// products, the window's elements for pools, one per input element for reductions and
 /// normalisations, one per output element for other arithmetic, none for movement. Saturates.
 ///
-/// `inputs` and `outputs` are facts that [`infer`](crate::infer) accepted and returned.
+/// `inputs` and `outputs` are facts that [`infer`](fn@crate::infer) accepted and returned.
 pub fn flops(op: &Op, inputs: &[Fact], outputs: &[Fact]) -> u64 {
     let (Some(x), Some(y)) = (inputs.first(), outputs.first()) else { return 0 };
     let product = |factors: &[usize]| factors.iter().fold(1u64, |n, &f| n.saturating_mul(f as u64));
