@@ -80,7 +80,8 @@ struct Case {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let shape = (1..4usize, 1..34usize, 1..34usize, 1..24usize, 1..40usize);
+    let width = prop_oneof![3 => 1..40usize, 1 => 40..140usize];
+    let shape = (1..4usize, 1..34usize, 1..34usize, 1..24usize, width);
     let window = prop_oneof![
         3 => Just((1usize, 1usize)),
         4 => Just((3, 3)),
@@ -181,6 +182,11 @@ fn large_shapes_match_too() {
         ([9, 8, 14, 14], [8, 8, 3, 3], 1, 1),
         ([1, 64, 31, 31], [64, 2, 3, 3], 1, 32),
         ([1, 700, 40, 40], [9, 700, 1, 1], 1, 1),
+        ([1, 5, 7, 70], [5, 1, 3, 3], 1, 5),
+        ([2, 4, 9, 150], [8, 1, 3, 3], 1, 4),
+        ([1, 3, 8, 131], [3, 1, 5, 5], 1, 3),
+        ([1, 6, 11, 99], [6, 1, 3, 3], 2, 6),
+        ([1, 3, 6, 77], [3, 1, 7, 7], 1, 3),
     ] {
         for activation in [None, Some(Activation::Silu)] {
             let conv = Conv {

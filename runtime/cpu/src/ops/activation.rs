@@ -15,20 +15,18 @@ use crate::{CpuError, Inputs, Kernel};
 pub(crate) fn eval<I: Isa>(isa: I, act: Activation, x: I::F32) -> I::F32 {
     let ops = isa.f32();
     let zero = ops.zero();
-    // On x86 min and max give the second operand when one is NaN: x is kept there.
-    let clamp = |x, lo, hi| ops.min(ops.splat(hi), ops.max(ops.splat(lo), x));
     match act {
-        Activation::Relu => ops.max(zero, x),
+        Activation::Relu => at_least(isa, x, 0.0),
         Activation::LeakyRelu { alpha } => {
             ops.select(ops.mul(x, ops.splat(alpha)), x, ops.lt(x, zero))
         }
-        Activation::Clip { min, max } => clamp(x, min, max),
+        Activation::Clip { min, max } => clamp(isa, x, min, max),
         Activation::Sigmoid => Sigmoid::apply(isa, x),
         Activation::HardSigmoid { alpha, beta } => {
-            clamp(ops.mul_add(x, ops.splat(alpha), ops.splat(beta)), 0.0, 1.0)
+            clamp(isa, ops.mul_add(x, ops.splat(alpha), ops.splat(beta)), 0.0, 1.0)
         }
         Activation::HardSwish => {
-            ops.mul(x, clamp(ops.mul_add(x, ops.splat(1.0 / 6.0), ops.splat(0.5)), 0.0, 1.0))
+            ops.mul(x, clamp(isa, ops.mul_add(x, ops.splat(1.0 / 6.0), ops.splat(0.5)), 0.0, 1.0))
         }
         Activation::Silu => {
             // x / (1 + e^-x), where e^-x may be infinite: then x / inf = -0.
@@ -48,7 +46,7 @@ pub(crate) fn eval<I: Isa>(isa: I, act: Activation, x: I::F32) -> I::F32 {
         Activation::Softplus => {
             // max(x, 0) + ln(1 + e^-|x|): never overflows.
             let small = ln_1p(isa, Exp::apply(isa, ops.neg(ops.abs(x))));
-            ops.add(ops.max(zero, x), small)
+            ops.add(at_least(isa, x, 0.0), small)
         }
         Activation::Gelu { tanh: false } => {
             let erf = erf(isa, ops.mul(x, ops.splat(std::f32::consts::FRAC_1_SQRT_2)));
@@ -64,6 +62,22 @@ pub(crate) fn eval<I: Isa>(isa: I, act: Activation, x: I::F32) -> I::F32 {
         // `Activation` may grow; `prepare` refuses what is not above.
         _ => x,
     }
+}
+
+/// `x`, or `lo` when it is less; NaN stays. (Not `max`: of a number and NaN that gives one or
+/// the other, by instruction set.)
+#[inline(always)]
+fn at_least<I: Isa>(isa: I, x: I::F32, lo: f32) -> I::F32 {
+    let ops = isa.f32();
+    ops.select(ops.splat(lo), x, ops.lt(x, ops.splat(lo)))
+}
+
+/// `x` within bounds; NaN stays.
+#[inline(always)]
+fn clamp<I: Isa>(isa: I, x: I::F32, lo: f32, hi: f32) -> I::F32 {
+    let ops = isa.f32();
+    let x = at_least(isa, x, lo);
+    ops.select(ops.splat(hi), x, ops.gt(x, ops.splat(hi)))
 }
 
 /// `e^x - 1` without loss near 0 (Taylor's series there).

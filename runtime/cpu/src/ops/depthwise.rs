@@ -219,20 +219,22 @@ impl Filter<'_> {
         step: usize,
     ) {
         let lanes = isa.f32().len();
-        let mut x = 0;
-        while x < self.k.len {
-            let left = (self.k.len - x).div_ceil(lanes);
-            x += lanes
-                * match left {
-                    1 => self.block::<I, K, ROWS, 1>(isa, (y, x), to, step),
-                    2 => self.block::<I, K, ROWS, 2>(isa, (y, x), to, step),
-                    3 => self.block::<I, K, ROWS, 3>(isa, (y, x), to, step),
-                    _ => self.block::<I, K, ROWS, 4>(isa, (y, x), to, step),
-                };
+        let mut left = self.k.len.div_ceil(lanes);
+        // From the right: what the last vector writes beyond its row is the next row's begin.
+        while left > 0 {
+            let n = if left % 4 == 0 { 4 } else { left % 4 };
+            left -= n;
+            let at = (y, left * lanes);
+            match n {
+                1 => self.block::<I, K, ROWS, 1>(isa, at, to, step),
+                2 => self.block::<I, K, ROWS, 2>(isa, at, to, step),
+                3 => self.block::<I, K, ROWS, 3>(isa, at, to, step),
+                _ => self.block::<I, K, ROWS, 4>(isa, at, to, step),
+            }
         }
     }
 
-    /// `N` vectors of `ROWS` rows; returns `N`.
+    /// `N` vectors of `ROWS` rows.
     #[inline(always)]
     fn block<I: Isa, const K: usize, const ROWS: usize, const N: usize>(
         &self,
@@ -240,7 +242,7 @@ impl Filter<'_> {
         (y, x): (usize, usize),
         to: &mut [f32],
         step: usize,
-    ) -> usize {
+    ) {
         let ops = isa.f32();
         let (k, g, lanes) = (self.k, &self.k.g, ops.len());
         let mut sums = [[ops.splat(self.bias); N]; ROWS];
@@ -287,7 +289,6 @@ impl Filter<'_> {
                 ops.store(x, &mut to[v * lanes..]);
             }
         }
-        N
     }
 }
 
