@@ -118,17 +118,27 @@ impl ConvLayer {
                 if split > 1 && (split - 1) * ceil_div(steps, split) >= steps {
                     continue;
                 }
-                out.push(self.candidate(t, split, steps, target));
+                // Clusters of a power of two where there are clusters.
+                let cluster = target.sm >= 90 && matches!(split, 2 | 4 | 8);
+                out.push(self.candidate(t, split, cluster, steps, target));
             }
         }
         out
     }
 
-    fn candidate(&self, t: &Tile, split: usize, steps: usize, target: &Target) -> Candidate {
+    fn candidate(
+        &self,
+        t: &Tile,
+        split: usize,
+        cluster: bool,
+        steps: usize,
+        target: &Target,
+    ) -> Candidate {
         let (bm, bn, bk) = (t.bm, t.bn, t.bk);
         let tiles = [ceil_div(self.filters_stored, bn), ceil_div(self.pixels(), bm)];
         let threads = t.warps[0] * t.warps[1] * 32;
-        let shared = t.stages * (bm + bn) * bk * 2;
+        let stages = t.stages * (bm + bn) * bk * 2;
+        let shared = if cluster { stages.max(bm * (bn + 8) * 4) } else { stages };
         let mut d = Defines::new(target, true);
         d.all(&[
             ("BATCH", self.batch),
@@ -159,15 +169,23 @@ impl ConvLayer {
             ("WR", t.warps[0]),
             ("WC", t.warps[1]),
             ("SPLIT", split),
+            ("CLUSTER", usize::from(cluster)),
         ])
         .activation(self.activation);
         let count = tiles[0] * tiles[1];
-        let tickets = if split > 1 { (count * 4).next_multiple_of(256) } else { 0 };
-        let partial = if split > 1 { count * split * bm * bn * 4 } else { 0 };
+        let through_memory = split > 1 && !cluster;
+        let tickets = if through_memory { (count * 4).next_multiple_of(256) } else { 0 };
+        let partial = if through_memory { count * split * bm * bn * 4 } else { 0 };
         let residual =
             if self.residual_pitch.is_some() { Argument::Input(1) } else { Argument::Null };
         Candidate {
-            label: format!("{bm}x{bn}x{bk} s{} w{}x{} k{split}", t.stages, t.warps[0], t.warps[1]),
+            label: format!(
+                "{bm}x{bn}x{bk} s{} w{}x{} {}{split}",
+                t.stages,
+                t.warps[0],
+                t.warps[1],
+                if cluster { 'c' } else { 'k' }
+            ),
             source: d.source(&[SOURCE]),
             grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
             block: threads as u32,
@@ -178,12 +196,12 @@ impl ConvLayer {
                 Argument::Constant(1),
                 Argument::Output(0),
                 residual,
-                if split > 1 { Argument::Scratch(tickets) } else { Argument::Null },
-                if split > 1 { Argument::Scratch(0) } else { Argument::Null },
+                if through_memory { Argument::Scratch(tickets) } else { Argument::Null },
+                if through_memory { Argument::Scratch(0) } else { Argument::Null },
             ],
             scratch: tickets + partial,
             zeroed: tickets,
-            predicted_us: self.predict(t, split, steps, count, shared, threads, target),
+            predicted_us: self.predict(t, (split, cluster), steps, count, shared, threads, target),
         }
     }
 
@@ -193,7 +211,7 @@ impl ConvLayer {
     fn predict(
         &self,
         t: &Tile,
-        split: usize,
+        (split, cluster): (usize, bool),
         steps: usize,
         tiles: usize,
         shared: usize,
@@ -215,7 +233,11 @@ impl ConvLayer {
         let step_us = compute.max(issue * (1.0 + 0.15 * (together - 1.0))) / clock;
         let traffic = (tiles * (t.bm + t.bn)) as f64 * (steps * t.bk * 2) as f64;
         let l2_rate = target.bandwidth_gbs * 2.5e3; // bytes per microsecond
-        let fix_up = if split > 1 { 1.0 + 0.12 * split as f64 } else { 0.0 };
+        let fix_up = match (split, cluster) {
+            (1, _) => 0.0,
+            (_, true) => 0.7,
+            _ => 1.8 + 0.12 * split as f64,
+        };
         1.4 + fix_up + (waves * (0.5 + own_steps * step_us)).max(traffic / l2_rate)
     }
 }

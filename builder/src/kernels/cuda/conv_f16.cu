@@ -4,7 +4,9 @@
 // y [N, OH, OW, LDY], res like y with LDR. GEMM: M = N*OH*OW pixels, N = OC, K = KH*KW*IC.
 // The im2col matrix exists only in shared memory, filled by cp.async, ST stages deep, rows of
 // BK halves with their 16-byte chunks swizzled against bank conflicts. With SPLIT > 1 blocks
-// share K; the last one to finish a tile adds the others' partial sums.
+// share K: the last one to finish a tile adds the others' partial sums, or, with CLUSTER
+// (compute capability 9.0 on), the blocks of a tile are one cluster, and each adds up and
+// finishes a part of the tile out of the others' shared memory.
 //
 // Shapes are compile-time constants, so index divisions become multiplications and each
 // thread's addresses and its per-tap bounds mask are computed once, outside the K loop.
@@ -55,12 +57,18 @@ __device__ __forceinline__ u32 swizzled(int r, int c) {
 #endif
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+#if CLUSTER
+#define CLUSTER_SHAPE __cluster_dims__(1, 1, SPLIT)
+#else
+#define CLUSTER_SHAPE
+#endif
+
+extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS)
 KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, f16* y,
        const f16* res, float* __restrict__ partial, int* __restrict__ tickets) {
   extern __shared__ __align__(128) u8 shared[];
   __shared__ float shared_bias[BN];
-#if SPLIT > 1
+#if SPLIT > 1 && !CLUSTER
   __shared__ int is_last;
 #endif
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, wr = warp / WC, wc = warp % WC;
@@ -180,7 +188,43 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
   asm volatile("cp.async.wait_group 0;");
 
   const int row0 = wr * WM + (lane >> 2), col0 = wc * WN + (lane & 3) * 2;
-#if SPLIT > 1
+#if CLUSTER
+  // Partial sums over the stages' memory, rows PITCH apart against bank conflicts.
+  constexpr int PITCH = BN + 8, PIECES = BM * BN / 4;
+  float* sums = (float*)shared;
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+    for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+      for (int h = 0; h < 2; h++)
+        *(float2*)(sums + (row0 + i * 16 + h * 8) * PITCH + col0 + j * 8) = make_float2(acc[i][j][h * 2], acc[i][j][h * 2 + 1]);
+  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  for (int p = blockIdx.z * PIECES / SPLIT + tid; p < ((int)blockIdx.z + 1) * PIECES / SPLIT; p += THREADS) {
+    int r = p / (BN / 4), c = p % (BN / 4) * 4, m = m0 + r, n = n0 + c;
+    if (m >= M_TOTAL || n >= OC_STORED) continue;
+    float v[4] = {shared_bias[c], shared_bias[c + 1], shared_bias[c + 2], shared_bias[c + 3]};
+    u32 at = base + (r * PITCH + c) * 4;
+#pragma unroll
+    for (int z = 0; z < SPLIT; z++) {
+      float part[4];
+      asm volatile("{.reg .u32 a; mapa.shared::cluster.u32 a, %4, %5; ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [a];}"
+                   : "=f"(part[0]), "=f"(part[1]), "=f"(part[2]), "=f"(part[3]) : "r"(at), "r"(z));
+#pragma unroll
+      for (int q = 0; q < 4; q++) v[q] += part[q];
+    }
+    if (RESIDUAL) {
+      uint2 add = *(const uint2*)(res + (u64)m * LDR + n);
+      v[0] += low_f32(add.x), v[1] += high_f32(add.x), v[2] += low_f32(add.y), v[3] += high_f32(add.y);
+    }
+#pragma unroll
+    for (int q = 0; q < 4; q++) v[q] = activate<ACT>(v[q], ACT_A, ACT_B);
+    *(uint2*)(y + (u64)m * LDY + n) = make_uint2(pack_f16(v[0], v[1]), pack_f16(v[2], v[3]));
+  }
+  // No block ends while another reads its memory.
+  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#elif SPLIT > 1
   const int tile = blockIdx.y * gridDim.x + blockIdx.x;
   float* mine = partial + (u64)(tile * SPLIT + blockIdx.z) * (BM * BN);
 #pragma unroll
@@ -216,6 +260,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
   __syncthreads();  // the bias, copied by other threads
 #endif
 
+#if !CLUSTER
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll
@@ -235,4 +280,5 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
         *(u32*)(y + (u64)m * LDY + n) = pack_f16(p, q);
       }
     }
+#endif
 }
