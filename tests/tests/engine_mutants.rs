@@ -1,5 +1,5 @@
-//! An engine made by the builder, damaged in ten thousand ways and run: an error, or the right
-//! answer. Never a crash, a hang, or another answer.
+//! An engine made by the builder, damaged in ten thousand ways: an error each time. Never a crash,
+//! a hang, or another answer.
 
 mod common;
 
@@ -46,27 +46,24 @@ fn mutant(good: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 #[test]
-fn ten_thousand_mutants_give_an_error_or_the_right_answer() {
+fn ten_thousand_mutants_are_refused() {
     let good = engine_of(&small_model());
     let right = answer(&Engine::from_bytes(&good).expect("the engine loads")).expect("it runs");
     let mut random = Random(1);
-    let (mut refused, mut unchanged) = (0, 0);
     for i in 0..MUTANTS {
-        let bytes = mutant(&good, &mut random);
+        let mut bytes = mutant(&good, &mut random);
+        while bytes == good {
+            bytes = mutant(&good, &mut random);
+        }
         let begun = Instant::now();
         match Engine::from_bytes(&bytes) {
-            Err(e) => {
-                assert!(!e.to_string().is_empty(), "mutant {i}: an error without words");
-                refused += 1;
-            }
+            Err(e) => assert!(!e.to_string().is_empty(), "mutant {i}: an error without words"),
+            // Any byte that changed must be noticed; were one not, the answer must be right.
             Ok(engine) => {
                 assert_eq!(answer(&engine).expect("it runs"), right, "mutant {i} answers wrong");
-                assert!(bytes == good, "mutant {i} differs from the engine and was not noticed");
-                unchanged += 1;
+                panic!("mutant {i} differs from the engine and was not noticed");
             }
         }
         assert!(begun.elapsed() < Duration::from_secs(5), "mutant {i} took {:?}", begun.elapsed());
     }
-    assert_eq!(refused + unchanged, MUTANTS);
-    assert!(refused > MUTANTS * 9 / 10, "only {refused} of {MUTANTS} mutants differed");
 }
