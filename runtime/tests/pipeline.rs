@@ -212,7 +212,9 @@ fn a_stop_flag_stops_a_source_that_never_ends() {
     pipeline
         .run(|_| {
             seen += 1;
-            flag.store(seen == 20, Ordering::Relaxed);
+            if seen >= 20 {
+                flag.store(true, Ordering::Relaxed);
+            }
             Ok(())
         })
         .unwrap();
