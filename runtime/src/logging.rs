@@ -7,6 +7,8 @@ use log::{Level, LevelFilter};
 /// Starts the log of a program: warnings of all crates and information of Tobiuo's own, or
 /// what `RUST_LOG` says. `quiet` leaves the warnings. Does nothing when a log runs already.
 pub fn start(quiet: bool) {
+    // The clock of READY starts here at the latest.
+    crate::process::age();
     let mut builder = env_logger::Builder::new();
     builder.filter_level(LevelFilter::Warn);
     if !quiet {

@@ -9,9 +9,13 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::{Error, ErrorKind};
 
+/// Seconds that may pass between a program's start and its first instruction here.
+const PLAUSIBLE: f64 = 1.0;
+
 /// The time since the system started this process, by `/proc/self/stat`; its resolution is
-/// that of the system's tick, 10 ms, rounded up. Where `/proc` cannot be read it counts from
-/// the first call.
+/// that of the system's tick, 10 ms, rounded up. Where `/proc` cannot be read, or the process
+/// ran another program before (`cargo run` becomes what it has built, and keeps its start), it
+/// counts from the first call, which is the first thing that the programs do.
 pub fn age() -> Duration {
     static FIRST: OnceLock<(Instant, Duration)> = OnceLock::new();
     let (seen, before) = FIRST.get_or_init(|| {
@@ -21,8 +25,8 @@ pub fn age() -> Duration {
             .map(|ticks| ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
         let now = clock_gettime(ClockId::Boottime);
         let now = now.tv_sec as f64 + now.tv_nsec as f64 / 1e9;
-        let age = started.map_or(0.0, |s| (now - s).max(0.0));
-        (Instant::now(), Duration::from_secs_f64(age))
+        let age = started.map(|s| now - s).filter(|age| (0.0..PLAUSIBLE).contains(age));
+        (Instant::now(), Duration::from_secs_f64(age.unwrap_or(0.0)))
     });
     seen.elapsed() + *before
 }
