@@ -1,6 +1,7 @@
 //! The command line: arguments in, words and documents out.
 
 mod args;
+mod interrupt;
 mod print;
 
 use std::ffi::OsString;
@@ -232,6 +233,7 @@ fn build_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
         output.ok_or_else(|| Stop::Args("build: no engine is named; -o ENGINE names it".into()))?;
     args::check_device(&device)?;
     args::check_precision(&precision)?;
+    interrupt::clean_up_on_signals(&output);
     let mut bar: Box<dyn Progress> = if quiet { Box::new(()) } else { Box::new(Terminal::new()) };
     let report = if cache {
         match build_cached(&model, &output, &options, &mut *bar)? {

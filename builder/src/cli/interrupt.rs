@@ -1,0 +1,60 @@
+//! Ctrl-C and SIGTERM during a build: the unfinished engine is removed, the old one stays.
+
+use std::fs;
+use std::path::Path;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Ends the process on SIGINT or SIGTERM, with the status that shells give it (128 + the
+/// signal), after removing what a build of `engine` has begun to write.
+///
+/// A build can be anywhere when the signal comes, also deep in a computation; so a thread of
+/// its own waits for it.
+pub(super) fn clean_up_on_signals(engine: &Path) {
+    let engine = engine.to_path_buf();
+    let mut signals = match Signals::new([SIGINT, SIGTERM]) {
+        Ok(signals) => signals,
+        Err(e) => return log::warn!("cannot handle signals: {e}"),
+    };
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            remove_unfinished(&engine);
+            eprintln!("\ninterrupted: no engine was written");
+            std::process::exit(128 + signal);
+        }
+    });
+}
+
+/// Removes this process's temporary files beside an engine: `.NAME.PID-N.tmp`.
+fn remove_unfinished(engine: &Path) {
+    let Some(name) = engine.file_name() else { return };
+    let prefix = format!(".{}.{}-", name.to_string_lossy(), std::process::id());
+    let folder = engine.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let file = file.to_string_lossy();
+        if file.starts_with(&prefix) && file.ends_with(".tmp") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_build_s_unfinished_file_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mine = at(&format!(".a.tobiuo.{}-3.tmp", std::process::id()));
+        let kept = [at("a.tobiuo"), at(".a.tobiuo.1-0.tmp"), at(".b.tobiuo.1-0.tmp"), at("x.tmp")];
+        for file in kept.iter().chain([&mine]) {
+            fs::write(file, "x").unwrap();
+        }
+        remove_unfinished(&at("a.tobiuo"));
+        assert!(!mine.exists());
+        assert!(kept.iter().all(|f| f.exists()));
+    }
+}
