@@ -4,7 +4,7 @@ use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
-use super::{Argument, Candidate, Target, element_bytes};
+use super::{Argument, Candidate, Target};
 
 pub(super) const VECTOR: &str = include_str!("cuda/vector.cuh");
 const SOURCE: &str = include_str!("cuda/depthwise.cu");
@@ -86,7 +86,7 @@ impl DepthwiseLayer {
         ])
         .activation(self.activation);
         let blocks = ceil_div(work, threads);
-        let bytes = element_bytes(self.dtype)
+        let bytes = self.dtype.size()
             * self.channels
             * self.batch
             * (self.input[0] * self.input[1] + oh * ow);

@@ -19,7 +19,6 @@ pub use nhwc::{ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, PoolLayer, Resi
 pub use permute::PermuteLayer;
 
 use tobiuo_ops::Activation;
-use tobiuo_tensor::DType;
 
 /// The device kernels are made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,9 +156,4 @@ pub(crate) fn activation_code(activation: Option<Activation>) -> (u32, f32, f32)
         Some(Activation::Erf) => (14, 0.0, 0.0),
         Some(other) => unreachable!("{} has no CUDA code", other.name()),
     }
-}
-
-/// Bytes of an element as the kernels store it.
-pub(crate) fn element_bytes(dtype: DType) -> usize {
-    dtype.size()
 }

@@ -6,7 +6,7 @@ use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
 use super::depthwise::VECTOR;
-use super::{Argument, Candidate, Target, element_bytes};
+use super::{Argument, Candidate, Target};
 
 const POOL: &str = include_str!("cuda/pool.cu");
 const GLOBAL_POOL: &str = include_str!("cuda/global_pool.cu");
@@ -81,7 +81,7 @@ impl PoolLayer {
     pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let ([ih, iw], [oh, ow]) = (self.input, self.output);
         let work = self.batch * oh * ow * (self.channels / 8);
-        let bytes = element_bytes(self.dtype) * self.channels * self.batch * (ih * iw + oh * ow);
+        let bytes = self.dtype.size() * self.channels * self.batch * (ih * iw + oh * ow);
         let average = match self.average {
             None => 0,
             Some(false) => 1,
@@ -137,7 +137,7 @@ pub struct GlobalPoolLayer {
 impl GlobalPoolLayer {
     pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let chunks = self.channels / 8;
-        let bytes = element_bytes(self.dtype) * self.channels * self.batch * self.pixels;
+        let bytes = self.dtype.size() * self.channels * self.batch * self.pixels;
         let candidate = |(together, lanes): (usize, usize)| {
             let mut d = Defines::new(target, true);
             d.all(&[
@@ -211,8 +211,7 @@ pub struct ElementwiseLayer {
 impl ElementwiseLayer {
     pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let binary = self.op != ElementwiseOp::None;
-        let bytes =
-            element_bytes(self.dtype) * self.channels * self.pixels * (2 + usize::from(binary));
+        let bytes = self.dtype.size() * self.channels * self.pixels * (2 + usize::from(binary));
         let b = if binary { Argument::Input(1) } else { Argument::Null };
         let work = self.pixels * (self.channels / 8);
         per_thread(work, bytes, target, &[VECTOR, ELEMENTWISE], &[INPUT, b, OUTPUT], |d| {
@@ -257,7 +256,7 @@ pub struct ResizeLayer {
 impl ResizeLayer {
     pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let ([ih, iw], [oh, ow]) = (self.input, self.output);
-        let bytes = element_bytes(self.dtype) * self.channels * self.batch * (ih * iw + oh * ow);
+        let bytes = self.dtype.size() * self.channels * self.batch * (ih * iw + oh * ow);
         let weights = |i| if self.linear { Argument::Constant(i) } else { Argument::Null };
         let arguments =
             [INPUT, OUTPUT, Argument::Constant(0), Argument::Constant(1), weights(2), weights(3)];

@@ -3,7 +3,7 @@
 use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
-use super::{Argument, Candidate, Target, element_bytes};
+use super::{Argument, Candidate, Target};
 
 const SOURCE: &str = include_str!("cuda/permute.cu");
 
@@ -85,7 +85,7 @@ impl PermuteLayer {
             let items: Vec<String> = v.iter().map(|x| format!("{x}LL")).collect();
             format!("{{{}}}", items.join(","))
         };
-        let bytes = (total * (element_bytes(l.from) + element_bytes(l.to))) as f64;
+        let bytes = (total * (l.from.size() + l.to.size())) as f64;
         let time = 1.6 + bytes / (target.bandwidth_gbs * 1e3);
         let dims: Vec<String> = l.dims.iter().map(|d| d.to_string()).collect();
         let mut out = Vec::new();

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tobiuo_gpu::{Context, GpuError, Module};
+use tobiuo_gpu::{Context, GpuError, Launch, Module};
 use tobiuo_nvrtc::{Compiled, Nvrtc, NvrtcError};
 
 use crate::cuda::lower::Lowering;
@@ -196,12 +196,11 @@ pub fn choose(
     let mut chosen = Vec::new();
     for (d, candidates) in ready.into_iter().enumerate() {
         let lowered = &lowering.layers[distinct[d].2];
-        let Some((first, _)) = candidates.first() else {
+        if candidates.is_empty() {
             return Err(first_error
                 .map_or_else(|| TacticError::None(lowered.name.clone()), TacticError::Nvrtc));
-        };
+        }
         if effort == Effort::Fast || candidates.len() == 1 {
-            let _ = first;
             let (candidate, code) = candidates.into_iter().next().expect("there is one");
             chosen.push(Tactic { candidate, code, time_us: None, runners_up: Vec::new() });
             continue;
@@ -218,6 +217,16 @@ pub fn choose(
     }
     tuning.timing_seconds = begun.elapsed().as_secs_f64();
     Ok((of_layer.into_iter().map(|d| chosen[d].clone()).collect(), tuning))
+}
+
+/// A candidate's launch geometry. `follows`: another kernel of this graph is in front of it.
+pub(crate) fn geometry(candidate: &Candidate, target: &Target, follows: bool) -> Launch {
+    Launch {
+        grid: candidate.grid,
+        block: [candidate.block, 1, 1],
+        shared: candidate.shared,
+        dependent: follows && target.dependent_launch(),
+    }
 }
 
 /// Loads a candidate's code.

@@ -5,7 +5,7 @@ use tobiuo_gpu::{Context, DeviceBuffer, Event, Function, GpuError, Graph, Launch
 use half::f16;
 use tobiuo_tensor::DType;
 
-use super::{Tactic, TacticError, load};
+use super::{Tactic, TacticError, geometry, load, target_of};
 use crate::cuda::lower::{Lowering, Operand};
 use crate::cuda::view::View;
 use crate::kernels::Argument;
@@ -121,6 +121,7 @@ impl Program {
                 + packing.offsets[view.buffer.0]
                 + (view.offset * view.dtype.size() as i64) as u64
         };
+        let target = target_of(context);
         let mut launches = Vec::new();
         for (i, (layer, tactic)) in lowering.layers.iter().zip(tactics).enumerate() {
             let (_, function) = load(context, (&tactic.candidate, &tactic.code))?;
@@ -139,13 +140,7 @@ impl Program {
                 }
                 Argument::Null => 0,
             });
-            let launch = Launch {
-                grid: tactic.candidate.grid,
-                block: [tactic.candidate.block, 1, 1],
-                shared: tactic.candidate.shared,
-                // The first kernel has none in front of it inside the graph.
-                dependent: i > 0 && tactic.candidate.source.contains("#define DEPENDENT_LAUNCH 1"),
-            };
+            let launch = geometry(&tactic.candidate, &target, i > 0);
             let arguments: Vec<u64> = arguments.collect();
             launches.push((function, launch, arguments));
         }

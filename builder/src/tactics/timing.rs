@@ -1,9 +1,9 @@
 //! Timing the candidates of one layer.
 
-use tobiuo_gpu::{Context, DeviceBuffer, Event, Function, GpuError, Graph, Launch, Stream};
+use tobiuo_gpu::{Context, DeviceBuffer, Event, Function, GpuError, Graph, Stream};
 use tobiuo_nvrtc::Compiled;
 
-use super::{TacticError, load};
+use super::{TacticError, geometry, load, target_of};
 use crate::cuda::lower::{Lowered, Lowering, Operand};
 use crate::kernels::{Argument, Candidate};
 
@@ -119,12 +119,7 @@ fn prepare(
     let mut scratch = DeviceBuffer::new(context, candidate.scratch)?;
     scratch.fill(0, candidate.zeroed, 0, stream)?;
     stream.synchronize()?;
-    let launch = Launch {
-        grid: candidate.grid,
-        block: [candidate.block, 1, 1],
-        shared: candidate.shared,
-        dependent: candidate.source.contains("#define DEPENDENT_LAUNCH 1"),
-    };
+    let launch = geometry(candidate, &target_of(context), true);
     let graph = stream.capture(|| {
         for i in 0..CHAIN {
             let arguments: Vec<u64> = candidate
