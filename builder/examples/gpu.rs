@@ -136,7 +136,7 @@ fn one(
                 tactic.time_us.unwrap_or(0.0),
                 layer.layer.family(),
                 tactic.candidate.label,
-                layer.output.shape,
+                layer.outputs[0].shape,
                 others.join(", ")
             );
         }

@@ -18,7 +18,6 @@ pub mod graph;
 mod hash;
 pub mod import;
 pub mod interpret;
-pub mod kernels;
 mod labels;
 mod meaning;
 pub mod options;

@@ -16,8 +16,8 @@ use tobiuo_tensor::DType;
 
 use super::view::{BufferId, View, channels_last, dense};
 use crate::graph::{Graph, Node, ValueId};
-use crate::kernels::{Layer, PermuteLayer};
 use concat::Places;
+use tobiuo_kernels::{Layer, PermuteLayer};
 
 /// What a layer reads.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +40,7 @@ pub struct Lowered {
     /// What it reads.
     pub operands: Vec<Operand>,
     /// What it writes.
-    pub output: View,
+    pub outputs: Vec<View>,
     /// Packed constants, by number.
     pub constants: Vec<usize>,
     /// Arithmetic operations (2 per multiply-add).
@@ -246,7 +246,7 @@ impl Lower<'_> {
             op: node.op.name(),
             layer,
             operands,
-            output: output.clone(),
+            outputs: vec![output.clone()],
             constants,
             flops,
         });
@@ -328,7 +328,7 @@ impl Lower<'_> {
             op: "Copy",
             layer: Layer::Permute(layer),
             operands: vec![Operand::View(from.clone())],
-            output: to.clone(),
+            outputs: vec![to.clone()],
             constants: vec![],
             flops: 0,
         });

@@ -17,7 +17,7 @@ use tobiuo_gpu::{Context, GpuError, Launch, Module};
 use tobiuo_nvrtc::{Compiled, Nvrtc, NvrtcError};
 
 use crate::cuda::lower::Lowering;
-use crate::kernels::{Candidate, ENTRY, Layer, Target};
+use tobiuo_kernels::{Candidate, ENTRY, Layer, Target};
 
 pub use program::Program;
 

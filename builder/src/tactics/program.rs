@@ -8,8 +8,8 @@ use tobiuo_tensor::DType;
 use super::{Tactic, TacticError, geometry, load, target_of};
 use crate::cuda::lower::{Lowering, Operand};
 use crate::cuda::view::View;
-use crate::kernels::Argument;
 use crate::plan::arena::{Interval, pack};
+use tobiuo_kernels::Argument;
 
 /// Alignment of buffers in the arena and of constants, bytes.
 const ALIGN: usize = 256;
@@ -49,7 +49,7 @@ fn intervals(lowering: &Lowering) -> Vec<Interval> {
             Operand::View(v) => Some(v),
             Operand::Constant(_) => None,
         });
-        for view in views.chain([&layer.output]) {
+        for view in views.chain(&layer.outputs) {
             let interval = &mut out[view.buffer.0];
             interval.first = interval.first.min(i);
             interval.last = interval.last.max(i);
@@ -130,7 +130,7 @@ impl Program {
                     Operand::View(view) => address(view),
                     Operand::Constant(c) => weights.address() + constant_at[*c] as u64,
                 },
-                Argument::Output(_) => address(&layer.output),
+                Argument::Output(k) => address(&layer.outputs[k]),
                 Argument::Constant(k) => weights.address() + constant_at[layer.constants[k]] as u64,
                 Argument::Scratch(s) if s < tactic.candidate.zeroed => {
                     state.address() + (ticket_at[i] + s) as u64

@@ -5,7 +5,7 @@ use tobiuo_nvrtc::Compiled;
 
 use super::{TacticError, geometry, load, target_of};
 use crate::cuda::lower::{Lowered, Lowering, Operand};
-use crate::kernels::{Argument, Candidate};
+use tobiuo_kernels::{Argument, Candidate};
 
 /// Launches in one captured graph.
 const CHAIN: usize = 16;
@@ -52,8 +52,12 @@ pub(super) fn time_candidates(
             }
         }
     }
-    let y = noise(lowering.buffers[layer.output.buffer.0].bytes)?;
-    let output = y.address() + layer.output.offset.max(0) as u64 * layer.output.dtype.size() as u64;
+    let mut outputs = Vec::new();
+    for view in &layer.outputs {
+        let buffer = noise(lowering.buffers[view.buffer.0].bytes)?;
+        outputs.push(buffer.address() + view.offset.max(0) as u64 * view.dtype.size() as u64);
+        memory.push(buffer);
+    }
     // Copies of the constants, enough to be larger than the cache together.
     let total: usize = layer.constants.iter().map(|&c| lowering.constants[c].len()).sum();
     let l2 = context.device().l2_bytes as usize;
@@ -73,13 +77,15 @@ pub(super) fn time_candidates(
     }
     let mut timed: Vec<Option<Timed>> = Vec::new();
     for (candidate, code) in candidates {
-        timed.push(match prepare(context, &stream, candidate, code, &inputs, output, &constants) {
-            Ok(ready) => Some(ready),
-            Err(e) => {
-                log::debug!("{}: {} cannot run: {e}", layer.name, candidate.label);
-                None
-            }
-        });
+        timed.push(
+            match prepare(context, &stream, candidate, code, &inputs, &outputs, &constants) {
+                Ok(ready) => Some(ready),
+                Err(e) => {
+                    log::debug!("{}: {} cannot run: {e}", layer.name, candidate.label);
+                    None
+                }
+            },
+        );
     }
     let (begin, end) = (Event::timed(context)?, Event::timed(context)?);
     let mut samples: Vec<Vec<f64>> = vec![Vec::new(); candidates.len()];
@@ -112,7 +118,7 @@ fn prepare(
     candidate: &Candidate,
     code: &Compiled,
     inputs: &[u64],
-    output: u64,
+    outputs: &[u64],
     constants: &[Vec<u64>],
 ) -> Result<Timed, GpuError> {
     let (_, function) = load(context, (candidate, code))?;
@@ -127,7 +133,7 @@ fn prepare(
                 .iter()
                 .map(|a| match *a {
                     Argument::Input(k) => inputs[k],
-                    Argument::Output(_) => output,
+                    Argument::Output(k) => outputs[k],
                     Argument::Constant(k) => constants[i % constants.len()][k],
                     Argument::Scratch(at) => scratch.address() + at as u64,
                     Argument::Null => 0,

@@ -75,6 +75,7 @@ impl CpuExecutor {
         let (bytes, at) = match desc.place {
             Place::Arena(at) => (self.state().arena.bytes(), at),
             Place::Weights(at) => (self.program.weights(), at),
+            Place::Bound => unreachable!("refused when the program was made"),
         };
         let bytes = &bytes[at as usize..at as usize + bytes_of(desc)];
         let data = ViewData::from_bytes(desc.dtype, bytes).expect("checked: aligned");

@@ -191,6 +191,7 @@ fn check_tensors(plan: &Plan, weights: &[u8]) -> Result<(), CpuError> {
         let (section, at, len) = match t.place {
             Place::Arena(at) => ("arena", at, plan.arena),
             Place::Weights(at) => ("weights", at, weights.len() as u64),
+            Place::Bound => return err(format!("tensor {i} '{}' has no place", t.name)),
         };
         let fits = bytes
             .and_then(|n| at.checked_add(n as u64))
@@ -259,6 +260,7 @@ fn prepare_step(plan: &Plan, weights: &[u8], step: &Step) -> Result<Prepared, Cp
         let len = bytes_of(d);
         sources.push(match d.place {
             Place::Weights(at) => Source::Weights(at as usize..at as usize + len),
+            Place::Bound => return err(format!("tensor '{}' has no place", d.name)),
             Place::Arena(at) => {
                 let range = at as usize..at as usize + len;
                 // Empty ranges overlap nothing, but must still lie in one part.
@@ -310,7 +312,7 @@ fn is_view(op: &Op, facts: &[Fact], inputs: &[&TensorDesc], outputs: &[&TensorDe
     let [out] = outputs else { return false };
     let at = |d: &TensorDesc| match d.place {
         Place::Arena(at) => Some(at as usize),
-        Place::Weights(_) => None,
+        Place::Weights(_) | Place::Bound => None,
     };
     let Some(base) = at(out) else { return false };
     match (op, inputs) {

@@ -37,6 +37,7 @@ fn by_op(plan: &Plan, weights: &[u8], input: Tensor) -> Vec<Tensor> {
         .tensors
         .iter()
         .map(|t| match t.place {
+            Place::Bound => panic!("a plan for the CPU"),
             Place::Weights(at) => {
                 let bytes = t.shape.iter().product::<usize>() * 4;
                 let part = &weights[at as usize..at as usize + bytes];

@@ -113,6 +113,7 @@ fn plan(out: &mut String, plan: &Plan) {
             .iter()
             .filter_map(|t| match t.place {
                 Place::Weights(at) => Some((at, at + t.bytes()?)),
+                Place::Bound => None,
                 Place::Arena(_) => None,
             })
             .collect();

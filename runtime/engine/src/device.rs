@@ -36,6 +36,10 @@ struct Field {
     fits: bool,
 }
 
+fn field(name: &'static str, built_for: impl ToString, here: impl ToString, fits: bool) -> Field {
+    Field { name, built_for: built_for.to_string(), here: here.to_string(), fits }
+}
+
 fn compare(built_for: &DeviceKey, here: &DeviceKey) -> Vec<Field> {
     match (built_for, here) {
         (DeviceKey::Cpu { arch: a }, DeviceKey::Cpu { arch: b }) => vec![
@@ -52,6 +56,30 @@ fn compare(built_for: &DeviceKey, here: &DeviceKey) -> Vec<Field> {
                 fits: a == "any" || a == b,
             },
         ],
+        (DeviceKey::Cuda(a), DeviceKey::Cuda(b)) => {
+            let mut fields = vec![
+                field("device", &a.name, &b.name, true),
+                field("compute capability", a.sm, b.sm, a.sm == b.sm),
+                field(
+                    "shared memory of a block",
+                    a.shared_per_block,
+                    b.shared_per_block,
+                    a.shared_per_block <= b.shared_per_block,
+                ),
+                field("CUDA driver at least", a.driver, b.driver, a.driver <= b.driver),
+            ];
+            if a.tuned {
+                fields.push(field(
+                    "multiprocessors",
+                    a.sm_count,
+                    b.sm_count,
+                    a.sm_count == b.sm_count,
+                ));
+                fields.push(field("L2 cache", a.l2_bytes, b.l2_bytes, a.l2_bytes == b.l2_bytes));
+            }
+            fields
+        }
+        (a, b) => vec![field("device", a.name(), b.name(), false)],
     }
 }
 
@@ -121,6 +149,7 @@ impl DeviceKey {
     pub fn name(&self) -> &'static str {
         match self {
             DeviceKey::Cpu { .. } => "cpu",
+            DeviceKey::Cuda(_) => "cuda",
         }
     }
 }
@@ -129,6 +158,7 @@ impl fmt::Display for DeviceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DeviceKey::Cpu { arch } => write!(f, "cpu ({})", arch.escape_debug()),
+            DeviceKey::Cuda(key) => write!(f, "cuda ({}, sm_{})", key.name.escape_debug(), key.sm),
         }
     }
 }
@@ -137,6 +167,7 @@ impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Precision::Fp32 => "fp32",
+            Precision::Tf32 => "tf32",
             Precision::Fp16 => "fp16",
             Precision::Int8 => "int8",
         })

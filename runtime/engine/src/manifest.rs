@@ -51,6 +51,28 @@ pub enum DeviceKey {
         /// `x86_64`, `aarch64`, ... or `any`: weights are stored as the model has them.
         arch: String,
     },
+    /// An NVIDIA GPU.
+    Cuda(CudaKey),
+}
+
+/// The GPU an engine is made for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaKey {
+    /// Its marketing name, for people; not compared.
+    pub name: String,
+    /// Compute capability, `10 * major + minor`.
+    pub sm: u32,
+    /// Streaming multiprocessors that are switched on. Not compared for an untuned engine.
+    pub sm_count: u32,
+    /// Shared memory a block may ask for, bytes.
+    pub shared_per_block: u32,
+    /// L2 cache, bytes. Not compared for an untuned engine.
+    pub l2_bytes: u32,
+    /// The oldest driver that runs it: CUDA version, `1000 * major + 10 * minor`.
+    pub driver: u32,
+    /// Kernels were chosen by timing them on this device; false: by the cost model alone.
+    pub tuned: bool,
 }
 
 /// Precision of the heavy layers.
@@ -60,6 +82,8 @@ pub enum DeviceKey {
 #[allow(missing_docs)]
 pub enum Precision {
     Fp32,
+    /// f32 in memory, matrix products in TF32.
+    Tf32,
     Fp16,
     Int8,
 }
@@ -232,6 +256,8 @@ pub struct TensorDesc {
 pub enum Place {
     Arena(u64),
     Weights(u64),
+    /// In memory of its own, which each context binds (inputs and outputs of CUDA plans).
+    Bound,
 }
 
 /// What runs, by kind of device.
@@ -241,6 +267,117 @@ pub enum Place {
 pub enum Program {
     /// Steps of the CPU device.
     Cpu(Vec<Step>),
+    /// Launches of a CUDA device.
+    Cuda(CudaProgram),
+}
+
+/// Kernels launched one after another, or side by side on several streams.
+///
+/// A plan of this kind lists only the inputs and outputs among its tensors, all
+/// [`Place::Bound`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaProgram {
+    /// Device code: cubins in the code section. Plans may share them.
+    pub modules: Vec<CudaModule>,
+    /// Bytes of scratch memory of one context.
+    pub scratch: u64,
+    /// The first bytes of the scratch memory are zero before the first run; kernels leave
+    /// them zero.
+    pub zeroed: u64,
+    /// What runs, in an order in which it could run one by one.
+    pub launches: Vec<CudaLaunch>,
+    /// Kernels of the camera pipeline; `None` when no input is an image.
+    pub vision: Option<CudaVision>,
+}
+
+/// A cubin in the code section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaModule {
+    /// First byte in the code section.
+    pub offset: u64,
+    /// Length, bytes.
+    pub bytes: u64,
+}
+
+/// One kernel launch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaLaunch {
+    /// The layer's name in the model.
+    pub name: String,
+    /// The operator's name.
+    pub op: String,
+    /// The kernel family's name.
+    pub family: String,
+    /// Index in `modules`.
+    pub module: u32,
+    /// The kernel's name in the module.
+    pub function: String,
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block in x, y, z.
+    pub block: [u32; 3],
+    /// Dynamic shared memory, bytes.
+    pub shared: u32,
+    /// It may start before the launch before it on its stream has ended, and waits itself
+    /// (programmatic dependent launch).
+    pub dependent: bool,
+    /// The stream it runs on; 0 is the main one, on which the last launch runs.
+    pub stream: u32,
+    /// Earlier launches, of other streams, that must have ended.
+    pub after: Vec<u32>,
+    /// At most 16.
+    pub arguments: Vec<CudaArgument>,
+    /// How it was chosen.
+    pub tactic: Tactic,
+    /// Arithmetic operations (2 per multiply-add).
+    pub flops: u64,
+}
+
+/// An argument of a kernel: an address, with the bytes that the kernel touches from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub enum CudaArgument {
+    Arena { offset: u64, bytes: u64 },
+    Weights { offset: u64, bytes: u64 },
+    Scratch { offset: u64, bytes: u64 },
+    Input { index: u32, offset: u64, bytes: u64 },
+    Output { index: u32, offset: u64, bytes: u64 },
+    Null,
+}
+
+/// The kernel chosen for a layer, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tactic {
+    /// Tile, stages, split: the candidate's label.
+    pub label: String,
+    /// Nanoseconds, measured at build; `None`: chosen by the cost model.
+    pub nanoseconds: Option<u64>,
+    /// Other candidates and their nanoseconds, best first.
+    pub runners_up: Vec<(String, u64)>,
+}
+
+/// The camera pipeline's kernels: `preprocess` from a frame to the network's input, and for
+/// detectors `decode` and `nms` from its output to boxes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaVision {
+    /// Index in `modules`.
+    pub module: u32,
+    /// Where the network's picture goes.
+    pub picture: CudaArgument,
+    /// Its element type there, f16 or f32.
+    pub dtype: DType,
+    /// Elements from one channel, row and column to the next.
+    pub strides: [u64; 3],
+    /// Channels stored; those beyond the picture's are written as zeros.
+    pub channels_stored: u32,
+    /// Launches that would make the same out of the input tensor and are left out, ascending.
+    pub replaces: Vec<u32>,
 }
 
 /// One operator run on the CPU device.

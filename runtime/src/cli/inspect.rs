@@ -162,6 +162,7 @@ fn layer_table(t: &mut String, plan: &Plan) {
             let place = match d.place {
                 Place::Arena(at) => format!("@{at}"),
                 Place::Weights(_) => "weights".into(),
+                Place::Bound => "bound".into(),
             };
             format!("{} {:?} {place}", d.dtype, d.shape)
         };

@@ -10,7 +10,7 @@ use super::{Done, Lower, Operand};
 use crate::cuda::pack;
 use crate::cuda::view::View;
 use crate::graph::{Node, ValueId};
-use crate::kernels::{
+use tobiuo_kernels::{
     ConvLayer, DepthwiseLayer, ElementwiseLayer, ElementwiseOp, GemvLayer, GlobalPoolLayer, Layer,
     PoolLayer, ResizeLayer,
 };

@@ -3,7 +3,7 @@
 use super::{Done, Lower};
 use crate::cuda::view::{View, refine, split};
 use crate::graph::Node;
-use crate::kernels::PermuteLayer;
+use tobiuo_kernels::PermuteLayer;
 
 impl Lower<'_> {
     pub(super) fn reshape(&mut self, node: &Node, shape: &[usize]) -> Done<()> {

@@ -44,7 +44,7 @@ fn concatenations_of_aligned_channels_cost_nothing() {
     let l = lower(&g, DType::F16).unwrap();
     // The input's and the output's layout are copies; between them are convolutions alone.
     assert_eq!(families(&l), ["permute", "conv", "conv", "conv", "permute"]);
-    let (a, b) = (&l.layers[1].output, &l.layers[2].output);
+    let (a, b) = (&l.layers[1].outputs[0], &l.layers[2].outputs[0]);
     assert_eq!(a.buffer, b.buffer);
     assert_eq!((a.offset, b.offset), (0, 32));
     assert_eq!(a.pixel_pitch(), Some(56));
@@ -66,7 +66,7 @@ fn channels_that_do_not_align_are_copied() {
     assert_eq!(cat, 2, "{:?}", families(&l));
     // The buffer's pixels hold 28 channels and 4 of padding.
     let part = l.layers.iter().find(|l| l.name.starts_with("cat")).unwrap();
-    assert_eq!(part.output.pixel_pitch(), Some(32));
+    assert_eq!(part.outputs[0].pixel_pitch(), Some(32));
 }
 
 #[test]

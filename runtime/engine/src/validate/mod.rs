@@ -122,6 +122,7 @@ impl Plan {
     pub fn steps(&self) -> &[Step] {
         match &self.program {
             Program::Cpu(steps) => steps,
+            Program::Cuda(_) => &[],
         }
     }
 }
@@ -147,6 +148,9 @@ fn tensor_name(plan: &Plan, t: u32) -> String {
 fn plan(manifest: &Manifest, plan: &Plan, weights_len: u64) -> Result<(), EngineError> {
     let here = format!("plan for batch {}", plan.batch);
     limit("arena bytes", plan.arena, limits::ARENA).map_err(|e| e.at(&here))?;
+    if matches!(plan.program, Program::Cuda(_)) {
+        return Err(inconsistent("this reader knows no CUDA plans yet").at(&here));
+    }
     let mut ranges = Vec::with_capacity(plan.tensors.len());
     for (i, tensor) in plan.tensors.iter().enumerate() {
         ranges.push(
@@ -182,6 +186,7 @@ fn place(tensor: &TensorDesc, arena: u64, weights_len: u64) -> Result<Range, Eng
     let (in_arena, start, len) = match tensor.place {
         Place::Arena(start) => (true, start, arena),
         Place::Weights(start) => (false, start, weights_len),
+        Place::Bound => return Err(inconsistent("it has no place, in a plan for the CPU device")),
     };
     let region = if in_arena { "arena" } else { "weights section" };
     if start % TENSOR_ALIGN != 0 {

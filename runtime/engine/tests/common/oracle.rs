@@ -21,6 +21,7 @@ fn check_plan(plan: &Plan, weights: usize) -> bool {
         let (arena, at, len) = match d.place {
             Place::Arena(at) => (true, at, plan.arena),
             Place::Weights(at) => (false, at, weights as u64),
+            Place::Bound => panic!("accepted a tensor without a place"),
         };
         assert_eq!(at % 64, 0, "{} is not aligned", d.name);
         assert!(at as u128 + bytes <= len as u128, "{} is out of bounds", d.name);

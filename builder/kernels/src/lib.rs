@@ -8,6 +8,7 @@
 mod conv;
 mod defines;
 mod depthwise;
+mod extents;
 mod gemv;
 mod nhwc;
 mod permute;
@@ -18,6 +19,9 @@ pub use gemv::GemvLayer;
 pub use nhwc::{ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, PoolLayer, ResizeLayer};
 pub use permute::PermuteLayer;
 
+pub use extents::Extents;
+
+use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
 
 /// The device kernels are made for.
@@ -51,7 +55,7 @@ impl Target {
 pub enum Argument {
     /// Address of the layer's operand.
     Input(usize),
-    /// Address of the layer's result.
+    /// Address of one of the layer's results.
     Output(usize),
     /// Address of one of the layer's packed constants.
     Constant(usize),
@@ -89,8 +93,12 @@ pub struct Candidate {
 /// several go into one module.
 pub const ENTRY: &str = "KERNEL";
 
+/// What a candidate's source begins with: this, the layer as JSON, and a line's end.
+pub const LAYER_MARK: &str = "// layer: ";
+
 /// A layer of the CUDA device.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Layer {
     Conv(ConvLayer),
@@ -103,36 +111,67 @@ pub enum Layer {
     Permute(PermuteLayer),
 }
 
+/// What every kernel family gives for a layer.
+pub(crate) trait Family {
+    /// The family's name.
+    fn name(&self) -> &'static str;
+
+    /// The ways to run the layer, in any order.
+    fn candidates(&self, target: &Target) -> Vec<Candidate>;
+
+    /// Bytes that a kernel touches from each address on.
+    fn extents(&self) -> Extents {
+        unimplemented!("{}", self.name())
+    }
+
+    /// The layer by plain loops over the memory that a kernel sees.
+    fn reference(&self, _inputs: &[&[u8]], _constants: &[&[u8]], _outputs: &mut [Vec<u8>]) {
+        unimplemented!("{}", self.name())
+    }
+}
+
 impl Layer {
+    fn as_family(&self) -> &dyn Family {
+        match self {
+            Layer::Conv(l) => l,
+            Layer::Depthwise(l) => l,
+            Layer::Gemv(l) => l,
+            Layer::Pool(l) => l,
+            Layer::GlobalPool(l) => l,
+            Layer::Elementwise(l) => l,
+            Layer::Resize(l) => l,
+            Layer::Permute(l) => l,
+        }
+    }
+
     /// The candidates worth timing, best first by the cost model.
     pub fn candidates(&self, target: &Target) -> Vec<Candidate> {
-        let mut all = match self {
-            Layer::Conv(l) => l.candidates(target),
-            Layer::Depthwise(l) => l.candidates(target),
-            Layer::Gemv(l) => l.candidates(target),
-            Layer::Pool(l) => l.candidates(target),
-            Layer::GlobalPool(l) => l.candidates(target),
-            Layer::Elementwise(l) => l.candidates(target),
-            Layer::Resize(l) => l.candidates(target),
-            Layer::Permute(l) => l.candidates(target),
-        };
+        let mut all = self.as_family().candidates(target);
         all.retain(|c| c.shared <= target.shared_per_block);
+        // The first line says what the kernel computes, for people and for the stand-in driver
+        // of machines without a GPU, which runs the layer's reference instead.
+        let json = serde_json::to_string(self).expect("layers are plain data");
+        all.iter_mut().for_each(|c| c.source.insert_str(0, &format!("{LAYER_MARK}{json}\n")));
         all.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
         all
     }
 
     /// The family's name.
     pub fn family(&self) -> &'static str {
-        match self {
-            Layer::Conv(_) => "conv",
-            Layer::Depthwise(_) => "depthwise",
-            Layer::Gemv(_) => "gemv",
-            Layer::Pool(_) => "pool",
-            Layer::GlobalPool(_) => "global_pool",
-            Layer::Elementwise(_) => "elementwise",
-            Layer::Resize(_) => "resize",
-            Layer::Permute(_) => "permute",
-        }
+        self.as_family().name()
+    }
+
+    /// Bytes that a kernel touches, counted from each address it is given.
+    pub fn extents(&self) -> Extents {
+        self.as_family().extents()
+    }
+
+    /// Computes the layer by plain loops over the same memory that a kernel sees: the oracle
+    /// of every candidate. Each slice begins at the argument's address and has the length that
+    /// [`extents`](Self::extents) says; outputs come in with what the memory holds, because
+    /// what lies between their pixels stays.
+    pub fn reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
+        self.as_family().reference(inputs, constants, outputs);
     }
 }
 

@@ -1,19 +1,21 @@
 //! Depthwise convolution: `cuda/depthwise.cu`.
 
+use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
-use super::{Argument, Candidate, Target};
+use super::{Argument, Candidate, Family, Target};
 
-pub(super) const VECTOR: &str = include_str!("cuda/vector.cuh");
-const SOURCE: &str = include_str!("cuda/depthwise.cu");
+pub(super) const VECTOR: &str = include_str!("../cuda/vector.cuh");
+const SOURCE: &str = include_str!("../cuda/depthwise.cu");
 
 /// A depthwise convolution between NHWC tensors.
 ///
 /// Inputs: x, and the residual where there is one. Constants: weights `[kh * kw, channels]` in
 /// the layer's type; bias `[channels]` f32.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DepthwiseLayer {
     /// f16 or f32.
     pub dtype: DType,
@@ -43,8 +45,12 @@ pub struct DepthwiseLayer {
     pub activation: Option<Activation>,
 }
 
-impl DepthwiseLayer {
-    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+impl Family for DepthwiseLayer {
+    fn name(&self) -> &'static str {
+        "depthwise"
+    }
+
+    fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let mut out = Vec::new();
         for columns in [1, 2, 4, 7] {
             if columns > self.output[1] || columns * self.kernel[1] > 28 {
@@ -56,7 +62,9 @@ impl DepthwiseLayer {
         }
         out
     }
+}
 
+impl DepthwiseLayer {
     fn candidate(&self, columns: usize, threads: usize, target: &Target) -> Candidate {
         let [oh, ow] = self.output;
         let work = self.batch * oh * ceil_div(ow, columns) * (self.channels / 8);

@@ -1,17 +1,18 @@
 //! Memory-bound layers over NHWC tensors, eight channels a thread: pools, element-wise work,
 //! resampling.
 
+use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
 use super::depthwise::VECTOR;
-use super::{Argument, Candidate, Target};
+use super::{Argument, Candidate, Family, Target};
 
-const POOL: &str = include_str!("cuda/pool.cu");
-const GLOBAL_POOL: &str = include_str!("cuda/global_pool.cu");
-const ELEMENTWISE: &str = include_str!("cuda/elementwise.cu");
-const RESIZE: &str = include_str!("cuda/resize.cu");
+const POOL: &str = include_str!("../cuda/pool.cu");
+const GLOBAL_POOL: &str = include_str!("../cuda/global_pool.cu");
+const ELEMENTWISE: &str = include_str!("../cuda/elementwise.cu");
+const RESIZE: &str = include_str!("../cuda/resize.cu");
 
 const INPUT: Argument = Argument::Input(0);
 const OUTPUT: Argument = Argument::Output(0);
@@ -49,7 +50,8 @@ fn per_thread(
 }
 
 /// Max or average pooling. Input: x. Output: y.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PoolLayer {
     /// f16 or f32.
     pub dtype: DType,
@@ -77,8 +79,12 @@ pub struct PoolLayer {
     pub average: Option<bool>,
 }
 
-impl PoolLayer {
-    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+impl Family for PoolLayer {
+    fn name(&self) -> &'static str {
+        "pool"
+    }
+
+    fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let ([ih, iw], [oh, ow]) = (self.input, self.output);
         let work = self.batch * oh * ow * (self.channels / 8);
         let bytes = self.dtype.size() * self.channels * self.batch * (ih * iw + oh * ow);
@@ -116,7 +122,8 @@ impl PoolLayer {
 
 /// Mean or maximum over all pixels. Input: x `[batch, pixels, channels]`. Output: y
 /// `[batch, channels]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GlobalPoolLayer {
     /// f16 or f32.
     pub dtype: DType,
@@ -134,8 +141,12 @@ pub struct GlobalPoolLayer {
     pub max: bool,
 }
 
-impl GlobalPoolLayer {
-    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+impl Family for GlobalPoolLayer {
+    fn name(&self) -> &'static str {
+        "global_pool"
+    }
+
+    fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let chunks = self.channels / 8;
         let bytes = self.dtype.size() * self.channels * self.batch * self.pixels;
         let candidate = |(together, lanes): (usize, usize)| {
@@ -172,7 +183,7 @@ impl GlobalPoolLayer {
 }
 
 /// What an [`ElementwiseLayer`] computes of its operands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum ElementwiseOp {
     None,
@@ -186,7 +197,8 @@ pub enum ElementwiseOp {
 }
 
 /// `act(a op b)` or `act(a)`. Inputs: a, b. Output: y.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ElementwiseLayer {
     /// f16 or f32.
     pub dtype: DType,
@@ -208,8 +220,12 @@ pub struct ElementwiseLayer {
     pub activation: Option<Activation>,
 }
 
-impl ElementwiseLayer {
-    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+impl Family for ElementwiseLayer {
+    fn name(&self) -> &'static str {
+        "elementwise"
+    }
+
+    fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let binary = self.op != ElementwiseOp::None;
         let bytes = self.dtype.size() * self.channels * self.pixels * (2 + usize::from(binary));
         let b = if binary { Argument::Input(1) } else { Argument::Null };
@@ -233,7 +249,8 @@ impl ElementwiseLayer {
 
 /// Nearest or bilinear resampling. Input: x. Output: y. Constants: source rows, source columns
 /// (i32; two per output for linear), and for linear the weights of the second (f32).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ResizeLayer {
     /// f16 or f32.
     pub dtype: DType,
@@ -253,8 +270,12 @@ pub struct ResizeLayer {
     pub linear: bool,
 }
 
-impl ResizeLayer {
-    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+impl Family for ResizeLayer {
+    fn name(&self) -> &'static str {
+        "resize"
+    }
+
+    fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let ([ih, iw], [oh, ow]) = (self.input, self.output);
         let bytes = self.dtype.size() * self.channels * self.batch * (ih * iw + oh * ow);
         let weights = |i| if self.linear { Argument::Constant(i) } else { Argument::Null };

@@ -1,16 +1,18 @@
 //! Fully connected layers at small batch: `cuda/gemv_f16.cu`.
 
+use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
 
 use super::defines::{Defines, ceil_div};
-use super::{Argument, Candidate, Target};
+use super::{Argument, Candidate, Family, Target};
 
-const SOURCE: &str = include_str!("cuda/gemv_f16.cu");
+const SOURCE: &str = include_str!("../cuda/gemv_f16.cu");
 
 /// `y [batch, outputs] = act(x [batch, depth] * w^T + bias)`, batch 1 to 4.
 ///
 /// Input: x f16. Constants: w `[outputs, depth]` f16; bias `[outputs]` f32.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GemvLayer {
     /// Rows of x.
     pub batch: usize,
@@ -28,8 +30,12 @@ pub struct GemvLayer {
     pub activation: Option<Activation>,
 }
 
-impl GemvLayer {
-    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+impl Family for GemvLayer {
+    fn name(&self) -> &'static str {
+        "gemv"
+    }
+
+    fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let mut out = Vec::new();
         for (warps, split, rows, unroll) in [
             (4, 1, 1, 4),

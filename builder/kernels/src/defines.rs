@@ -6,7 +6,7 @@ use tobiuo_ops::Activation;
 
 use super::{Target, activation_code};
 
-const COMMON: &str = include_str!("cuda/common.cuh");
+const COMMON: &str = include_str!("../cuda/common.cuh");
 
 /// The `#define`s of one candidate.
 pub(crate) struct Defines(String);

@@ -1,18 +1,20 @@
 //! Convolution as implicit GEMM on tensor cores: `cuda/conv_f16.cu`.
 
+use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
 
 use super::defines::{Defines, ceil_div};
-use super::{Argument, Candidate, Target};
+use super::{Argument, Candidate, Family, Target};
 
-const SOURCE: &str = include_str!("cuda/conv_f16.cu");
+const SOURCE: &str = include_str!("../cuda/conv_f16.cu");
 
 /// A convolution between NHWC tensors of f16, one group.
 ///
 /// Inputs: x, and the residual where there is one. Constants: weights `[oc, k]` f16 with k
 /// ordered (kh, kw, c) and rows padded to a multiple of 64, then [`ConvLayer::WEIGHT_TAIL`]
 /// zero bytes; bias `[oc]` f32.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConvLayer {
     /// Pictures.
     pub batch: usize,
@@ -86,20 +88,12 @@ const TILES: &[Tile] = &[
 
 const SPLITS: &[usize] = &[1, 2, 3, 4, 6, 8, 12, 16];
 
-impl ConvLayer {
-    /// Zero bytes behind the packed weights: tiles with long rows read past the last one.
-    pub const WEIGHT_TAIL: usize = 256;
-
-    /// Elements of one packed weight row.
-    pub fn weight_pitch(&self) -> usize {
-        (self.kernel[0] * self.kernel[1] * self.channels).next_multiple_of(64)
+impl Family for ConvLayer {
+    fn name(&self) -> &'static str {
+        "conv"
     }
 
-    fn pixels(&self) -> usize {
-        self.batch * self.output[0] * self.output[1]
-    }
-
-    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+    fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let depth = self.kernel[0] * self.kernel[1] * self.channels;
         let mut out = Vec::new();
         for t in TILES {
@@ -124,6 +118,20 @@ impl ConvLayer {
             }
         }
         out
+    }
+}
+
+impl ConvLayer {
+    /// Zero bytes behind the packed weights: tiles with long rows read past the last one.
+    pub const WEIGHT_TAIL: usize = 256;
+
+    /// Elements of one packed weight row.
+    pub fn weight_pitch(&self) -> usize {
+        (self.kernel[0] * self.kernel[1] * self.channels).next_multiple_of(64)
+    }
+
+    fn pixels(&self) -> usize {
+        self.batch * self.output[0] * self.output[1]
     }
 
     fn candidate(

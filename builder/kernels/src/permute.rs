@@ -1,16 +1,18 @@
 //! Strided copies between layouts and element types: `cuda/permute.cu`.
 
+use serde::{Deserialize, Serialize};
 use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
-use super::{Argument, Candidate, Target};
+use super::{Argument, Candidate, Family, Target};
 
-const SOURCE: &str = include_str!("cuda/permute.cu");
+const SOURCE: &str = include_str!("../cuda/permute.cu");
 
 /// A copy of a box of elements from one set of strides to another.
 ///
 /// Input: x. Output: y.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PermuteLayer {
     /// Element type read.
     pub from: DType,
@@ -37,47 +39,12 @@ fn kind(dtype: DType) -> usize {
     }
 }
 
-impl PermuteLayer {
-    /// Axes of one element dropped, neighbours that are contiguous on both sides merged, and
-    /// the axis that is fastest in y put last.
-    pub fn simplified(&self) -> PermuteLayer {
-        // Extent, stride in x, stride in y, valid elements where they are fewer.
-        type Axis = (usize, i64, i64, Option<usize>);
-        let mut axes: Vec<Axis> = (0..self.dims.len())
-            .map(|i| {
-                let valid = self.valid.filter(|v| v.0 == i).map(|v| v.1);
-                (self.dims[i], self.x_strides[i], self.y_strides[i], valid)
-            })
-            .filter(|a| a.0 != 1)
-            .collect();
-        axes.sort_by_key(|&(_, x, y, _)| std::cmp::Reverse((y, x)));
-        let mut merged: Vec<Axis> = Vec::new();
-        for (d, x, y, valid) in axes {
-            match merged.last_mut() {
-                Some(last)
-                    if last.1 == x * d as i64
-                        && last.2 == y * d as i64
-                        && valid.is_none()
-                        && last.3.is_none() =>
-                {
-                    *last = (last.0 * d, x, y, None);
-                }
-                _ => merged.push((d, x, y, valid)),
-            }
-        }
-        if merged.is_empty() {
-            merged.push((1, 1, 1, None));
-        }
-        PermuteLayer {
-            valid: merged.iter().enumerate().find_map(|(i, a)| a.3.map(|v| (i, v))),
-            dims: merged.iter().map(|a| a.0).collect(),
-            x_strides: merged.iter().map(|a| a.1).collect(),
-            y_strides: merged.iter().map(|a| a.2).collect(),
-            ..self.clone()
-        }
+impl Family for PermuteLayer {
+    fn name(&self) -> &'static str {
+        "permute"
     }
 
-    pub(super) fn candidates(&self, target: &Target) -> Vec<Candidate> {
+    fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let l = self.simplified();
         let rank = l.dims.len();
         let total: usize = l.dims.iter().product();
@@ -138,6 +105,47 @@ impl PermuteLayer {
             add("tiled".to_string(), Some(p), 256, blocks, time);
         }
         out
+    }
+}
+
+impl PermuteLayer {
+    /// Axes of one element dropped, neighbours that are contiguous on both sides merged, and
+    /// the axis that is fastest in y put last.
+    pub fn simplified(&self) -> PermuteLayer {
+        // Extent, stride in x, stride in y, valid elements where they are fewer.
+        type Axis = (usize, i64, i64, Option<usize>);
+        let mut axes: Vec<Axis> = (0..self.dims.len())
+            .map(|i| {
+                let valid = self.valid.filter(|v| v.0 == i).map(|v| v.1);
+                (self.dims[i], self.x_strides[i], self.y_strides[i], valid)
+            })
+            .filter(|a| a.0 != 1)
+            .collect();
+        axes.sort_by_key(|&(_, x, y, _)| std::cmp::Reverse((y, x)));
+        let mut merged: Vec<Axis> = Vec::new();
+        for (d, x, y, valid) in axes {
+            match merged.last_mut() {
+                Some(last)
+                    if last.1 == x * d as i64
+                        && last.2 == y * d as i64
+                        && valid.is_none()
+                        && last.3.is_none() =>
+                {
+                    *last = (last.0 * d, x, y, None);
+                }
+                _ => merged.push((d, x, y, valid)),
+            }
+        }
+        if merged.is_empty() {
+            merged.push((1, 1, 1, None));
+        }
+        PermuteLayer {
+            valid: merged.iter().enumerate().find_map(|(i, a)| a.3.map(|v| (i, v))),
+            dims: merged.iter().map(|a| a.0).collect(),
+            x_strides: merged.iter().map(|a| a.1).collect(),
+            y_strides: merged.iter().map(|a| a.2).collect(),
+            ..self.clone()
+        }
     }
 }
 
