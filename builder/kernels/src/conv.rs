@@ -198,6 +198,7 @@ impl ConvLayer {
             grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
             block: threads as u32,
             shared: shared as u32,
+            specific: false,
             arguments: vec![
                 Argument::Input(0),
                 Argument::Constant(0),

@@ -109,6 +109,7 @@ impl DepthwiseLayer {
             grid: [blocks as u32, 1, 1],
             block: threads as u32,
             shared: 0,
+            specific: false,
             arguments: vec![
                 Argument::Input(0),
                 Argument::Constant(0),

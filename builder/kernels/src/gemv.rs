@@ -78,6 +78,7 @@ impl Family for GemvLayer {
                 grid: [blocks as u32, 1, 1],
                 block: (warps * 32) as u32,
                 shared: 0,
+                specific: false,
                 arguments: vec![
                     Argument::Input(0),
                     Argument::Constant(0),

@@ -78,6 +78,8 @@ pub struct Candidate {
     pub block: u32,
     /// Dynamic shared memory, bytes.
     pub shared: u32,
+    /// Compiled for the architecture's own features (`sm_90a`): runs on no other.
+    pub specific: bool,
     /// How the arguments bind.
     pub arguments: Vec<Argument>,
     /// Scratch memory, bytes.

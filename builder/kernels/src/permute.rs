@@ -79,6 +79,7 @@ impl Family for PermuteLayer {
                     grid: [blocks as u32, 1, 1],
                     block: threads as u32,
                     shared: 0,
+                    specific: false,
                     arguments: vec![Argument::Input(0), Argument::Output(0)],
                     scratch: 0,
                     zeroed: 0,

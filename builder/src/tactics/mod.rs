@@ -104,8 +104,13 @@ pub fn target_of(context: &Context) -> Target {
     }
 }
 
-/// Compiles sources for one architecture on all cores; the results are in their order.
-pub fn compile_all(nvrtc: &Nvrtc, sources: &[&str], sm: u32) -> Vec<Result<Compiled, NvrtcError>> {
+/// Compiles sources, with or without the architecture's own features, on all cores; the results
+/// are in their order.
+pub fn compile_all(
+    nvrtc: &Nvrtc,
+    sources: &[(&str, bool)],
+    sm: u32,
+) -> Vec<Result<Compiled, NvrtcError>> {
     let results: Vec<Mutex<Option<Result<Compiled, NvrtcError>>>> =
         sources.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
@@ -116,8 +121,8 @@ pub fn compile_all(nvrtc: &Nvrtc, sources: &[&str], sm: u32) -> Vec<Result<Compi
             scope.spawn(|| {
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(source) = sources.get(i) else { return };
-                    let done = nvrtc.compile("kernel.cu", source, sm, false);
+                    let Some(&(source, specific)) = sources.get(i) else { return };
+                    let done = nvrtc.compile("kernel.cu", source, sm, specific);
                     *results[i].lock().expect("no thread panics holding it") = Some(done);
                 }
             });
@@ -177,7 +182,7 @@ pub fn choose(
         pool.extend(candidates.into_iter().map(|c| (d, c)));
     }
     let begun = std::time::Instant::now();
-    let sources: Vec<&str> = pool.iter().map(|(_, c)| c.source.as_str()).collect();
+    let sources: Vec<_> = pool.iter().map(|(_, c)| (c.source.as_str(), c.specific)).collect();
     let compiled = compile_all(nvrtc, &sources, target.sm);
     tuning.compile_seconds = begun.elapsed().as_secs_f64();
     tuning.compiled = pool.len();
