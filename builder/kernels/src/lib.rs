@@ -11,12 +11,14 @@ mod depthwise;
 mod extents;
 mod gemv;
 mod nhwc;
+mod note;
 mod permute;
 
 pub use conv::ConvLayer;
 pub use depthwise::DepthwiseLayer;
 pub use gemv::GemvLayer;
 pub use nhwc::{ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, PoolLayer, ResizeLayer};
+pub use note::{LAUNCH_MARK, LAYER_MARK, LaunchNote};
 pub use permute::PermuteLayer;
 
 pub use extents::Extents;
@@ -51,7 +53,8 @@ impl Target {
 }
 
 /// What an argument of a kernel is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Argument {
     /// Address of the layer's operand.
     Input(usize),
@@ -94,9 +97,6 @@ pub struct Candidate {
 /// The name under which every candidate's source defines its kernel, to be renamed when
 /// several go into one module.
 pub const ENTRY: &str = "KERNEL";
-
-/// What a candidate's source begins with: this, the layer as JSON, and a line's end.
-pub const LAYER_MARK: &str = "// layer: ";
 
 /// A layer of the CUDA device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -150,10 +150,12 @@ impl Layer {
     pub fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let mut all = self.as_family().candidates(target);
         all.retain(|c| c.shared <= target.shared_per_block);
-        // The first line says what the kernel computes, for people and for the stand-in driver
-        // of machines without a GPU, which runs the layer's reference instead.
-        let json = serde_json::to_string(self).expect("layers are plain data");
-        all.iter_mut().for_each(|c| c.source.insert_str(0, &format!("{LAYER_MARK}{json}\n")));
+        // The first lines say what the kernel computes and how it is launched, for people and for
+        // the stand-in driver of machines without a GPU, which runs the layer's reference.
+        for c in &mut all {
+            let head = note::head(self, &LaunchNote::of(c));
+            c.source.insert_str(0, &head);
+        }
         all.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
         all
     }
