@@ -13,6 +13,7 @@ mod gemv;
 mod nhwc;
 mod note;
 mod permute;
+pub mod random;
 
 pub use conv::ConvLayer;
 pub use depthwise::DepthwiseLayer;
