@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
+use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
-use super::{Argument, Candidate, Family, Target};
+use super::reference::{activate, load, load_at, reach, store};
+use super::window::Windows;
+use super::{Argument, Candidate, Extents, Family, Target};
 
 const SOURCE: &str = include_str!("../cuda/conv_f16.cu");
 
@@ -119,9 +122,62 @@ impl Family for ConvLayer {
         }
         out
     }
+
+    fn extents(&self) -> Extents {
+        let (size, pixels) = (DType::F16, self.batch * self.input[0] * self.input[1]);
+        let last = self.pixels() - 1;
+        let mut inputs = vec![reach((pixels - 1) * self.x_pitch, self.channels, size)];
+        inputs.extend(self.residual_pitch.map(|p| reach(last * p, self.filters_stored, size)));
+        Extents {
+            inputs,
+            constants: vec![
+                self.filters * self.weight_pitch() * 2 + Self::WEIGHT_TAIL,
+                self.filters * 4,
+            ],
+            outputs: vec![reach(last * self.y_pitch, self.filters_stored, size)],
+        }
+    }
+
+    fn reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
+        let (x, w) = (load(inputs[0], DType::F16), load(constants[0], DType::F16));
+        let bias = load(constants[1], DType::F32);
+        let ([ih, iw], [oh, ow]) = (self.input, self.output);
+        let windows = self.windows();
+        for pixel in 0..self.pixels() {
+            let (image, row, column) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
+            let taps = windows.taps(row, column);
+            for f in 0..self.filters_stored {
+                let mut sum = 0.0;
+                if f < self.filters {
+                    sum = bias[f];
+                    for &(tap, at) in &taps {
+                        let x = &x[(image * ih * iw + at) * self.x_pitch..][..self.channels];
+                        let w = &w[f * self.weight_pitch() + tap * self.channels..];
+                        sum += x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+                    }
+                }
+                if let Some(pitch) = self.residual_pitch {
+                    sum += load_at(inputs[1], DType::F16, pixel * pitch + f);
+                }
+                let value = activate(self.activation, sum);
+                store(&mut outputs[0], DType::F16, pixel * self.y_pitch + f, value);
+            }
+        }
+    }
 }
 
 impl ConvLayer {
+    fn windows(&self) -> Windows {
+        Windows {
+            input: self.input,
+            kernel: self.kernel,
+            strides: self.strides,
+            pads: self.pads,
+            dilations: self.dilations,
+            transposed: false,
+        }
+    }
+
     /// Zero bytes behind the packed weights: tiles with long rows read past the last one.
     pub const WEIGHT_TAIL: usize = 256;
 

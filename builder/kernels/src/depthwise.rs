@@ -5,7 +5,9 @@ use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
-use super::{Argument, Candidate, Family, Target};
+use super::reference::{activate, load, load_at, reach, store};
+use super::window::Windows;
+use super::{Argument, Candidate, Extents, Family, Target};
 
 pub(super) const VECTOR: &str = include_str!("../cuda/vector.cuh");
 const SOURCE: &str = include_str!("../cuda/depthwise.cu");
@@ -61,6 +63,49 @@ impl Family for DepthwiseLayer {
             }
         }
         out
+    }
+
+    fn extents(&self) -> Extents {
+        let pixels = self.batch * self.input[0] * self.input[1];
+        let last = self.batch * self.output[0] * self.output[1] - 1;
+        let mut inputs = vec![reach((pixels - 1) * self.x_pitch, self.channels, self.dtype)];
+        inputs.extend(self.residual_pitch.map(|p| reach(last * p, self.channels, self.dtype)));
+        let taps = self.kernel[0] * self.kernel[1];
+        Extents {
+            inputs,
+            constants: vec![taps * self.channels * self.dtype.size(), self.channels * 4],
+            outputs: vec![reach(last * self.y_pitch, self.channels, self.dtype)],
+        }
+    }
+
+    fn reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
+        let (x, w) = (load(inputs[0], self.dtype), load(constants[0], self.dtype));
+        let bias = load(constants[1], DType::F32);
+        let ([ih, iw], [oh, ow]) = (self.input, self.output);
+        let windows = Windows {
+            input: self.input,
+            kernel: self.kernel,
+            strides: self.strides,
+            pads: self.pads,
+            dilations: self.dilations,
+            transposed: false,
+        };
+        for pixel in 0..self.batch * oh * ow {
+            let (image, row, column) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
+            let taps = windows.taps(row, column);
+            for c in 0..self.channels {
+                let mut sum = bias[c];
+                for &(tap, at) in &taps {
+                    let at = (image * ih * iw + at) * self.x_pitch + c;
+                    sum += x[at] * w[tap * self.channels + c];
+                }
+                if let Some(pitch) = self.residual_pitch {
+                    sum += load_at(inputs[1], self.dtype, pixel * pitch + c);
+                }
+                let value = activate(self.activation, sum);
+                store(&mut outputs[0], self.dtype, pixel * self.y_pitch + c, value);
+            }
+        }
     }
 }
 

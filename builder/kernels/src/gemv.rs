@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
+use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
-use super::{Argument, Candidate, Family, Target};
+use super::reference::{activate, load, reach, store};
+use super::{Argument, Candidate, Extents, Family, Target};
 
 const SOURCE: &str = include_str!("../cuda/gemv_f16.cu");
 
@@ -92,5 +94,33 @@ impl Family for GemvLayer {
             });
         }
         out
+    }
+
+    fn extents(&self) -> Extents {
+        let last = self.batch - 1;
+        Extents {
+            inputs: vec![reach(last * self.x_pitch, self.depth, DType::F16)],
+            constants: vec![self.outputs * self.depth * 2, self.outputs * 4],
+            outputs: vec![reach(last * self.y_pitch, self.outputs, self.y_type())],
+        }
+    }
+
+    fn reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
+        let (x, w) = (load(inputs[0], DType::F16), load(constants[0], DType::F16));
+        let bias = load(constants[1], DType::F32);
+        for row in 0..self.batch {
+            let x = &x[row * self.x_pitch..][..self.depth];
+            for (o, w) in w.chunks_exact(self.depth).enumerate() {
+                let sum = bias[o] + x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+                let value = activate(self.activation, sum);
+                store(&mut outputs[0], self.y_type(), row * self.y_pitch + o, value);
+            }
+        }
+    }
+}
+
+impl GemvLayer {
+    fn y_type(&self) -> DType {
+        if self.y_f32 { DType::F32 } else { DType::F16 }
     }
 }

@@ -14,6 +14,11 @@ mod nhwc;
 mod note;
 mod permute;
 pub mod random;
+mod reference;
+mod window;
+
+#[cfg(test)]
+mod tests;
 
 pub use conv::ConvLayer;
 pub use depthwise::DepthwiseLayer;
