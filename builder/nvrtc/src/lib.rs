@@ -127,6 +127,43 @@ impl Nvrtc {
         architecture: u32,
         specific: bool,
     ) -> Result<Compiled, NvrtcError> {
+        let suffix = if specific { "a" } else { "" };
+        let target = format!("sm_{architecture}{suffix}");
+        let (program, log) = self.program(name, source, architecture, &target)?;
+        let cubin = program.bytes(self.api.cubin_size, self.api.cubin)?;
+        Ok(Compiled {
+            registers: number_before(&log, " registers").unwrap_or(0),
+            spill_bytes: number_before(&log, " bytes spill stores").unwrap_or(0)
+                + number_before(&log, " bytes spill loads").unwrap_or(0),
+            shared_bytes: number_before(&log, " bytes smem").unwrap_or(0),
+            cubin,
+            log,
+        })
+    }
+
+    /// Compiles CUDA C++ to PTX of a virtual architecture (87 for `compute_87`), which the
+    /// driver of any later GPU can assemble: kernels made for a small GPU run on a larger one.
+    pub fn compile_ptx(
+        &self,
+        name: &str,
+        source: &str,
+        architecture: u32,
+    ) -> Result<String, NvrtcError> {
+        let target = format!("compute_{architecture}");
+        let (program, _) = self.program(name, source, architecture, &target)?;
+        let ptx = program.bytes(self.api.ptx_size, self.api.ptx)?;
+        let text = String::from_utf8_lossy(&ptx);
+        Ok(text.trim_end_matches('\0').to_string())
+    }
+
+    /// A compiled program and its log.
+    fn program(
+        &self,
+        name: &str,
+        source: &str,
+        architecture: u32,
+        target: &str,
+    ) -> Result<(Program<'_>, String), NvrtcError> {
         if !self.architectures.contains(&architecture) {
             return Err(NvrtcError::Architecture {
                 wanted: architecture,
@@ -152,9 +189,8 @@ impl Nvrtc {
                 std::ptr::null(),
             )
         })?;
-        let suffix = if specific { "a" } else { "" };
         let options = [
-            format!("--gpu-architecture=sm_{architecture}{suffix}"),
+            format!("--gpu-architecture={target}"),
             "--std=c++17".into(),
             "--ptxas-options=-v".into(),
             "--extra-device-vectorization".into(),
@@ -172,15 +208,7 @@ impl Nvrtc {
             return Err(NvrtcError::Compile(log));
         }
         check(api, status)?;
-        let cubin = program.bytes(api.cubin_size, api.cubin)?;
-        Ok(Compiled {
-            registers: number_before(&log, " registers").unwrap_or(0),
-            spill_bytes: number_before(&log, " bytes spill stores").unwrap_or(0)
-                + number_before(&log, " bytes spill loads").unwrap_or(0),
-            shared_bytes: number_before(&log, " bytes smem").unwrap_or(0),
-            cubin,
-            log,
-        })
+        Ok((program, log))
     }
 }
 

@@ -40,6 +40,8 @@ api! {
     log: unsafe extern "C" fn(*mut c_void, *mut u8) -> c_int = "nvrtcGetProgramLog";
     cubin_size: unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int = "nvrtcGetCUBINSize";
     cubin: unsafe extern "C" fn(*mut c_void, *mut u8) -> c_int = "nvrtcGetCUBIN";
+    ptx_size: unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int = "nvrtcGetPTXSize";
+    ptx: unsafe extern "C" fn(*mut c_void, *mut u8) -> c_int = "nvrtcGetPTX";
     error_string: unsafe extern "C" fn(c_int) -> *const c_char = "nvrtcGetErrorString";
 }
 

@@ -73,6 +73,19 @@ impl Module {
         Ok(Module { inner: Arc::new(Inner { context: context.clone(), handle }) })
     }
 
+    /// Loads PTX, which the driver assembles for the device: kernels made for an older
+    /// architecture, checked on a newer one.
+    pub fn load_ptx(context: &Context, ptx: &str) -> Result<Module, GpuError> {
+        let text = CString::new(ptx)
+            .map_err(|_| GpuError::new(GpuErrorKind::Driver, "PTX with a NUL byte in it"))?;
+        let api = context.enter()?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the text is NUL-terminated, which is how the driver finds the end of PTX.
+        let status = unsafe { (api.module_load_data)(&mut handle, text.as_ptr().cast()) };
+        api.check(status, "assembling PTX")?;
+        Ok(Module { inner: Arc::new(Inner { context: context.clone(), handle }) })
+    }
+
     /// Finds a kernel by name.
     pub fn function(&self, name: &str) -> Result<Function, GpuError> {
         let api = self.inner.context.enter()?;
