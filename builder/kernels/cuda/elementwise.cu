@@ -31,8 +31,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const T* a, const T
     if (OP == OP_SUB) v -= w;
     if (OP == OP_MUL) v *= w;
     if (OP == OP_DIV) v /= w;
-    if (OP == OP_MIN) v = fminf(v, w);
-    if (OP == OP_MAX) v = fmaxf(v, w);
+    if (OP == OP_MIN) v = lower(v, w);
+    if (OP == OP_MAX) v = upper(v, w);
     if (OP == OP_POW) v = powf(v, w);
     p[k] = C_VALID < C_STORED && c + k >= C_VALID ? 0.0f : activate<ACT>(v, ACT_A, ACT_B);
   }

@@ -21,7 +21,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const T* x, T* y) {
       float v[8];
       load8(v, x + (u64)(n * PIXELS + p) * LDX + chunk * 8);
 #pragma unroll
-      for (int q = 0; q < 8; q++) acc[q] = MAX ? fmaxf(acc[q], v[q]) : acc[q] + v[q];
+      for (int q = 0; q < 8; q++) acc[q] = MAX ? upper(acc[q], v[q]) : acc[q] + v[q];
     }
   }
 #pragma unroll
@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const T* x, T* y) {
   if (lane == 0 && chunk < CHUNKS) {
     for (int l = 1; l < LANES; l++)
 #pragma unroll
-      for (int q = 0; q < 8; q++) acc[q] = MAX ? fmaxf(acc[q], sums[l][local * 8 + q]) : acc[q] + sums[l][local * 8 + q];
+      for (int q = 0; q < 8; q++) acc[q] = MAX ? upper(acc[q], sums[l][local * 8 + q]) : acc[q] + sums[l][local * 8 + q];
 #pragma unroll
     for (int q = 0; q < 8; q++) acc[q] = MAX ? acc[q] : acc[q] * (1.0f / PIXELS);
     store8(y + (u64)n * LDY + chunk * 8, acc);

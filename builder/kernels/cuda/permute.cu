@@ -1,8 +1,8 @@
 // A strided copy between any two layouts: relayout, transpose, slice, broadcast, concat part,
 // and change of element type.
 //
-// The output is walked as a box of RANK axes with extents D[], element strides SX[] in x and
-// SY[] in y (given as functions of the axis, compile-time). X_KIND and Y_KIND: 0 f32, 1 f16,
+// The output is walked as a box of RANK axes with extents D[], element strides SX[] in x (whose
+// first element is X_OFFSET behind the address) and SY[] in y (given as functions of the axis, compile-time). X_KIND and Y_KIND: 0 f32, 1 f16,
 // 2 i64, 3 i32, 4 u8/bool, 5 i8. With TILE the axes P (fastest in x) and RANK-1 (fastest in y)
 // go through shared memory, so that both sides are read and written in rows. Beyond VALID
 // elements of VALID_AXIS zeros are written (channel padding).
@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const X* x, Y* y) {
   __shared__ X tile[32][33];
   constexpr int Q = RANK - 1, TP = (D[P] + 31) / 32, TQ = (D[Q] + 31) / 32;
   int b = blockIdx.x, tp = b % TP, tq = b / TP % TQ, rest = b / TP / TQ;
-  long long ox = 0, oy = 0;
+  long long ox = X_OFFSET, oy = 0;
   bool inside = true;
 #pragma unroll
   for (int i = RANK - 2; i >= 0; i--) {
@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const X* x, Y* y) {
 #else
   long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
   if (i >= TOTAL) return;
-  long long ox = 0, oy = 0;
+  long long ox = X_OFFSET, oy = 0;
   bool inside = true;
 #pragma unroll
   for (int a = RANK - 1; a >= 0; a--) {

@@ -2,8 +2,10 @@
 //
 // x [BATCH, IH, IW, LDX], y [BATCH, OH, OW, LDY]. AVERAGE: 0 max, 1 mean over the elements
 // inside the picture, 2 mean over the window with its padding (PT, PL, PB, PR) but without its
-// overhang. Needs ACT_NONE.
+// overhang.
 #define CHUNKS (C_STORED / 8)
+// Unrolled windows of more taps than this cost more instructions than they save.
+#define UNROLL (KH * KW <= 49 ? 49 : 1)
 #define TOTAL (BATCH * OH * OW * CHUNKS)
 
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const T* x, T* y) {
@@ -16,10 +18,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const T* x, T* y) {
 #pragma unroll
   for (int q = 0; q < 8; q++) acc[q] = AVERAGE ? 0.0f : -__int_as_float(0x7f800000);
   int count = 0;
-#pragma unroll
+#pragma unroll UNROLL
   for (int r = 0; r < KH; r++) {
     int ih = oh * SH - PT + r * DH;
-#pragma unroll
+#pragma unroll UNROLL
     for (int s = 0; s < KW; s++) {
       int iw = ow * SW - PL + s * DW;
       if (AVERAGE == 2) count += ih < IH + PB && iw < IW + PR;
@@ -28,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const T* x, T* y) {
       float v[8];
       load8(v, x + (u64)((n * IH + ih) * IW + iw) * LDX + c);
 #pragma unroll
-      for (int q = 0; q < 8; q++) acc[q] = AVERAGE ? acc[q] + v[q] : fmaxf(acc[q], v[q]);
+      for (int q = 0; q < 8; q++) acc[q] = AVERAGE ? acc[q] + v[q] : upper(acc[q], v[q]);
     }
   }
   if (AVERAGE) {

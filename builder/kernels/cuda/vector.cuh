@@ -23,4 +23,6 @@ __device__ __forceinline__ void store8(T* p, const float* d) {
   *(float4*)(p + 4) = make_float4(d[4], d[5], d[6], d[7]);
 #endif
 }
-
+// The larger (smaller) one, or NaN where one is.
+__device__ __forceinline__ float upper(float a, float b) { return b > a || b != b ? b : a; }
+__device__ __forceinline__ float lower(float a, float b) { return b < a || b != b ? b : a; }

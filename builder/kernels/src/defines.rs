@@ -16,7 +16,8 @@ impl Defines {
     pub fn new(target: &Target, fast_activation: bool) -> Defines {
         let mut d = Defines(String::new());
         d.set("DEPENDENT_LAUNCH", u8::from(target.dependent_launch()));
-        d.set("FAST_ACTIVATION", u8::from(fast_activation));
+        // tanh.approx came with compute capability 7.5.
+        d.set("FAST_ACTIVATION", u8::from(fast_activation && target.sm >= 75));
         d
     }
 

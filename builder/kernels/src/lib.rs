@@ -10,6 +10,7 @@ mod defines;
 mod depthwise;
 mod extents;
 mod gemv;
+mod memory;
 mod nhwc;
 mod note;
 mod permute;

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
-use super::{Argument, Candidate, Family, Target};
+use super::memory::{at, each_index, reach};
+use super::reference::{load_at, store};
+use super::{Argument, Candidate, Extents, Family, Target};
 
 const SOURCE: &str = include_str!("../cuda/permute.cu");
 
@@ -20,6 +22,8 @@ pub struct PermuteLayer {
     pub to: DType,
     /// Extents of the box, outermost first.
     pub dims: Vec<usize>,
+    /// Elements from x's address to the element of the first index.
+    pub x_offset: usize,
     /// Elements from one index to the next in x, per axis (0: broadcast; may be negative).
     pub x_strides: Vec<i64>,
     /// Elements from one index to the next in y, per axis.
@@ -70,6 +74,7 @@ impl Family for PermuteLayer {
                 ])
                 .set("VALID_AXIS", l.valid.map_or(-1, |v| v.0 as i64))
                 .set("VALID", l.valid.map_or(0, |v| v.1))
+                .set("X_OFFSET", l.x_offset)
                 .set("DIMS", format!("{{{}}}", dims.join(",")))
                 .set("X_STRIDES", list(&l.x_strides))
                 .set("Y_STRIDES", list(&l.y_strides));
@@ -106,6 +111,35 @@ impl Family for PermuteLayer {
             add("tiled".to_string(), Some(p), 256, blocks, time);
         }
         out
+    }
+
+    fn extents(&self) -> Extents {
+        let mut read = self.dims.clone();
+        if let Some((axis, n)) = self.valid {
+            read[axis] = read[axis].min(n);
+        }
+        Extents {
+            inputs: vec![reach(self.x_offset, &read, &self.x_strides) * self.from.size()],
+            constants: vec![],
+            outputs: vec![reach(0, &self.dims, &self.y_strides) * self.to.size()],
+        }
+    }
+
+    fn reference(&self, inputs: &[&[u8]], _: &[&[u8]], outputs: &mut [Vec<u8>]) {
+        let size = self.to.size();
+        each_index(&self.dims, |i| {
+            let y = at(0, &self.y_strides, i);
+            if self.valid.is_some_and(|(axis, n)| i[axis] >= n) {
+                outputs[0][y * size..][..size].fill(0);
+                return;
+            }
+            let x = at(self.x_offset, &self.x_strides, i);
+            if self.from == self.to {
+                outputs[0][y * size..][..size].copy_from_slice(&inputs[0][x * size..][..size]);
+            } else {
+                store(&mut outputs[0], self.to, y, load_at(inputs[0], self.from, x));
+            }
+        });
     }
 }
 
@@ -160,6 +194,7 @@ mod tests {
             from: DType::F32,
             to: DType::F16,
             dims: vec![1, 3, 4, 5],
+            x_offset: 0,
             x_strides: vec![60, 20, 5, 1],
             y_strides: vec![80, 1, 20, 4],
             valid: None,

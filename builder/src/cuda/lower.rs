@@ -315,6 +315,7 @@ impl Lower<'_> {
             from: from.dtype,
             to: to.dtype,
             dims,
+            x_offset: 0,
             x_strides: from.strides.clone(),
             y_strides: to.strides.clone(),
             valid,

@@ -30,6 +30,7 @@ impl Lower<'_> {
                     to: target.dtype,
                     x_strides: split(&view.shape, &view.strides, &box_dims),
                     y_strides: split(shape, &target.strides, &box_dims),
+                    x_offset: 0,
                     dims: box_dims,
                     valid: None,
                 };

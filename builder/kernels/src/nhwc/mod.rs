@@ -1,0 +1,58 @@
+//! Memory-bound layers over NHWC tensors, eight channels a thread: pools, element-wise work,
+//! resampling.
+
+mod elementwise;
+mod global_pool;
+mod pool;
+mod resize;
+
+pub use elementwise::{ElementwiseLayer, ElementwiseOp};
+pub use global_pool::GlobalPoolLayer;
+pub use pool::PoolLayer;
+pub use resize::ResizeLayer;
+
+use tobiuo_tensor::DType;
+
+use crate::defines::{Defines, ceil_div};
+use crate::depthwise::VECTOR;
+use crate::{Argument, Candidate, Target};
+
+const INPUT: Argument = Argument::Input(0);
+const OUTPUT: Argument = Argument::Output(0);
+
+fn is_f16(dtype: DType) -> usize {
+    usize::from(dtype == DType::F16)
+}
+
+/// One candidate per block size of a kernel with one thread per 8 channels of a pixel.
+fn per_thread(
+    work: usize,
+    bytes: usize,
+    target: &Target,
+    dtype: DType,
+    source: &str,
+    arguments: &[Argument],
+    define: impl Fn(&mut Defines),
+) -> Vec<Candidate> {
+    let candidate = |threads: usize| {
+        let mut d = Defines::new(target, dtype == DType::F16);
+        define(&mut d);
+        d.set("T_F16", is_f16(dtype)).set("THREADS", threads);
+        Candidate {
+            label: format!("threads {threads}"),
+            source: d.source(&[VECTOR, source]),
+            grid: [ceil_div(work, threads) as u32, 1, 1],
+            block: threads as u32,
+            shared: 0,
+            specific: false,
+            arguments: arguments.to_vec(),
+            scratch: 0,
+            zeroed: 0,
+            predicted_us: 1.5 + bytes as f64 / (target.bandwidth_gbs * 1e3) + threads as f64 * 1e-4,
+        }
+    };
+    [64, 128, 256].into_iter().map(candidate).collect()
+}
+
+#[cfg(test)]
+mod tests;
