@@ -72,6 +72,7 @@ mod tests {
             from: DType::F32,
             to: DType::F16,
             dims: vec![2, 3],
+            x_offset: 0,
             x_strides: vec![3, 1],
             y_strides: vec![1, 2],
             valid: None,
