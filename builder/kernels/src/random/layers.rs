@@ -403,11 +403,19 @@ pub(super) fn permute(random: &mut Random) -> Layer {
         }
         out
     };
-    let (x_strides, y_strides) = (strides(true), strides(false));
+    let (mut x_strides, y_strides) = (strides(true), strides(false));
+    // At times x is walked backwards.
+    let mut x_offset = 0;
+    for (stride, &d) in x_strides.iter_mut().zip(&dims) {
+        if random.once_in(6) {
+            x_offset += *stride as usize * (d - 1);
+            *stride = -*stride;
+        }
+    }
     let axis = random.from_to(0, rank - 1);
     let valid =
         (dims[axis] > 1 && random.once_in(4)).then(|| (axis, random.from_to(1, dims[axis] - 1)));
-    Layer::Permute(PermuteLayer { from, to, dims, x_strides, y_strides, valid })
+    Layer::Permute(PermuteLayer { from, to, dims, x_offset, x_strides, y_strides, valid })
 }
 
 pub(super) fn permute_memory(l: &PermuteLayer, e: Extents, random: &mut Random) -> Memory {
@@ -417,7 +425,7 @@ pub(super) fn permute_memory(l: &PermuteLayer, e: Extents, random: &mut Random) 
     }
     let total: usize = dims.iter().product();
     let at = (0..total).map(|mut i| {
-        let mut at = 0;
+        let mut at = l.x_offset as i64;
         for (&d, &s) in dims.iter().zip(&l.x_strides).rev() {
             at += (i % d) as i64 * s;
             i /= d;
