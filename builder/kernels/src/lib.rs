@@ -16,6 +16,7 @@ mod note;
 mod permute;
 pub mod random;
 mod reference;
+mod target;
 mod window;
 
 #[cfg(test)]
@@ -27,37 +28,12 @@ pub use gemv::GemvLayer;
 pub use nhwc::{ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, PoolLayer, ResizeLayer};
 pub use note::{LAUNCH_MARK, LAYER_MARK, LaunchNote};
 pub use permute::PermuteLayer;
+pub use target::Target;
 
 pub use extents::Extents;
 
 use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
-
-/// The device kernels are made for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Target {
-    /// Compute capability without its dot: 87 for 8.7.
-    pub sm: u32,
-    /// Streaming multiprocessors.
-    pub sm_count: u32,
-    /// Shared memory a block may use, bytes.
-    pub shared_per_block: u32,
-    /// Shared memory of one multiprocessor, bytes.
-    pub shared_per_sm: u32,
-    /// L2 cache, bytes.
-    pub l2_bytes: u32,
-    /// Core clock, GHz.
-    pub clock_ghz: f64,
-    /// Memory bandwidth, GB/s.
-    pub bandwidth_gbs: f64,
-}
-
-impl Target {
-    /// Kernels may start before the one in front of them ends (compute capability 9.0 on).
-    pub fn dependent_launch(&self) -> bool {
-        self.sm >= 90
-    }
-}
 
 /// What an argument of a kernel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,8 @@
 //! From an optimised graph to a CUDA engine: layouts, layers, kernels timed on the device.
 
+pub mod assemble;
 pub mod lower;
 pub mod pack;
+pub mod schedule;
+pub mod sections;
 pub mod view;

@@ -55,6 +55,20 @@ pub struct Tactic {
     pub runners_up: Vec<(String, f64)>,
 }
 
+impl Tactic {
+    /// What the engine says of it.
+    pub fn describe(&self) -> tobiuo_engine::Tactic {
+        let nanoseconds = |us: f64| (us * 1e3).round() as u64;
+        tobiuo_engine::Tactic {
+            label: self.candidate.label.clone(),
+            nanoseconds: self.time_us.map(nanoseconds),
+            runners_up: (self.runners_up.iter().filter(|(_, us)| us.is_finite()))
+                .map(|(label, us)| (label.clone(), nanoseconds(*us)))
+                .collect(),
+        }
+    }
+}
+
 /// Why no kernels could be chosen.
 #[derive(Debug)]
 #[allow(missing_docs)]
