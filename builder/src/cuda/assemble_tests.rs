@@ -170,6 +170,7 @@ fn made_up(
             to: DType::F32,
             dims: vec![1],
             x_strides: vec![1],
+            x_offset: 0,
             y_strides: vec![1],
             valid: None,
         });
