@@ -17,9 +17,10 @@ use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::interpret;
 use tobiuo_builder::passes::{PassOptions, optimise};
 use tobiuo_builder::tactics::{Effort, Program, choose};
+use tobiuo_engine::Precision;
 use tobiuo_gpu::Context;
 use tobiuo_nvrtc::Nvrtc;
-use tobiuo_tensor::{DType, Tensor};
+use tobiuo_tensor::Tensor;
 
 fn main() -> Result<(), Box<dyn Error>> {
     env_logger::init();
@@ -69,7 +70,7 @@ fn one(
     let reference = graph.clone();
     let options = PassOptions { with: vec!["merge-siblings".into()], ..PassOptions::default() };
     let (graph, _) = optimise(graph, &options, &mut |_| {})?;
-    let lowering = lower(&graph, DType::F16)?;
+    let lowering = lower(&graph, Precision::Fp16)?;
     let lowered_seconds = begun.elapsed().as_secs_f64();
     let (tactics, tuning) = choose(context, nvrtc, &lowering, effort)?;
     let mut program = Program::new(context, &lowering, &tactics, false)?;

@@ -244,7 +244,7 @@ proptest! {
             let graph = random_network(&choices, batch, seed);
             let (graph, _) = optimise(graph, &PassOptions::default(), &mut |_| ()).unwrap();
             // Networks with operators that have no kernel are for other tests.
-            let Ok(l) = lower(&graph, DType::F16) else { return Ok(()) };
+            let Ok(l) = lower(&graph, tobiuo_engine::Precision::Fp16) else { return Ok(()) };
             let (tactics, schedule) = (tactics(&l), Schedule::serial(l.layers.len()));
             let parts = Parts {
                 graph: &graph,

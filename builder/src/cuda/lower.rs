@@ -5,12 +5,15 @@
 //! concatenation's: then its producer writes there and the Concat costs nothing.
 
 mod concat;
+mod conv;
 mod layers;
+mod linear;
 mod movement;
 
 use std::collections::HashMap;
 use std::fmt;
 
+use tobiuo_engine::Precision;
 use tobiuo_ops::Op;
 use tobiuo_tensor::DType;
 
@@ -108,6 +111,7 @@ impl std::error::Error for LowerError {}
 
 struct Lower<'a> {
     graph: &'a Graph,
+    precision: Precision,
     /// f16 or f32: how float activations are stored.
     dtype: DType,
     places: Places,
@@ -119,11 +123,13 @@ struct Lower<'a> {
 
 type Done<T> = Result<T, String>;
 
-/// Lowers a graph; float activations are stored as `dtype`.
-pub fn lower(graph: &Graph, dtype: DType) -> Result<Lowering, LowerError> {
+/// Lowers a graph. With [`Precision::Fp16`] float activations and weights are stored as f16,
+/// else as f32; sums are f32 in any case.
+pub fn lower(graph: &Graph, precision: Precision) -> Result<Lowering, LowerError> {
     let mut l = Lower {
         graph,
-        dtype,
+        precision,
+        dtype: if precision == Precision::Fp16 { DType::F16 } else { DType::F32 },
         places: Places::of(graph),
         views: HashMap::new(),
         pictures: HashMap::new(),

@@ -1,8 +1,7 @@
 //! Nodes that become compute layers.
 
 use tobiuo_ops::{
-    Activation, Binary, Conv, Coordinates, Gemm, NearestRounding, Pool, PoolKind, Reduce, Resize,
-    ResizeMode,
+    Activation, Binary, Coordinates, NearestRounding, Pool, PoolKind, Reduce, Resize, ResizeMode,
 };
 use tobiuo_tensor::DType;
 
@@ -11,215 +10,20 @@ use crate::cuda::pack;
 use crate::cuda::view::View;
 use crate::graph::{Node, ValueId};
 use tobiuo_kernels::{
-    ConvLayer, DepthwiseLayer, ElementwiseLayer, ElementwiseOp, GemvLayer, GlobalPoolLayer, Layer,
-    PoolLayer, ResizeLayer,
+    ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, Layer, PoolLayer, ResizeLayer,
 };
 
-fn pitch(view: &View) -> usize {
+/// Elements from one pixel to the next.
+pub(super) fn pitch(view: &View) -> usize {
     view.pixel_pitch().expect("a picture the kernels can take")
 }
 
-fn two(v: &[usize]) -> Done<[usize; 2]> {
+/// A pair of attributes, one per spatial axis.
+pub(super) fn two(v: &[usize]) -> Done<[usize; 2]> {
     <[usize; 2]>::try_from(v).map_err(|_| format!("{} spatial axes rather than 2", v.len()))
 }
 
 impl Lower<'_> {
-    fn floats(&self, value: ValueId, what: &str) -> Done<Vec<f32>> {
-        let tensor = self.graph.constant(value).ok_or(format!("its {what} is no constant"))?;
-        Ok(tensor.as_f32().ok_or(format!("its {what} is not f32"))?.to_vec())
-    }
-
-    pub(super) fn conv(&mut self, node: &Node, conv: &Conv) -> Done<()> {
-        let weights = self.floats(node.inputs[1], "weight")?;
-        let bias = self.floats(node.inputs[2], "bias")?;
-        let shape = <[usize; 4]>::try_from(self.graph.shape(node.inputs[1]))
-            .map_err(|_| "only two spatial axes have a kernel")?;
-        let [filters, per_group, kh, kw] = shape;
-        let channels = self.graph.shape(node.inputs[0])[1];
-        let depthwise =
-            conv.groups == channels && per_group == 1 && filters == channels && channels > 1;
-        if conv.groups != 1 && !depthwise {
-            return Err(format!(
-                "no kernel takes {} groups of {per_group} channels yet",
-                conv.groups
-            ));
-        }
-        if self.dtype != DType::F16 && !depthwise {
-            return Err("the tensor-core convolution is f16 only".into());
-        }
-        if kh > 16 || kw > 16 {
-            return Err(format!("a {kh}x{kw} kernel is larger than 16x16"));
-        }
-        let x = if channels <= 4 && !depthwise {
-            self.thin_picture(node.inputs[0])?
-        } else {
-            self.picture(node.inputs[0])?
-        };
-        let residual = if conv.residual { Some(self.picture(node.inputs[3])?) } else { None };
-        let y = self.new_picture(node.outputs[0]);
-        let (strides, dilations) = (two(&conv.strides)?, two(&conv.dilations)?);
-        let pads = [conv.pads[0], conv.pads[1]];
-        let (input, output) = ([x.shape[2], x.shape[3]], [y.shape[2], y.shape[3]]);
-        let residual_pitch = residual.as_ref().map(pitch);
-        let mut operands = vec![Operand::View(x.clone())];
-        operands.extend(residual.map(Operand::View));
-        let stored = if channels <= 4 && !depthwise { 4 } else { channels.next_multiple_of(8) };
-        if depthwise {
-            let layer = DepthwiseLayer {
-                dtype: self.dtype,
-                batch: x.shape[0],
-                input,
-                output,
-                channels: stored,
-                x_pitch: pitch(&x),
-                y_pitch: pitch(&y),
-                kernel: [kh, kw],
-                strides,
-                pads,
-                dilations,
-                residual_pitch,
-                activation: conv.activation,
-            };
-            let w = self.constant(pack::depthwise_weights(
-                &weights,
-                filters,
-                kh * kw,
-                stored,
-                self.dtype,
-            ));
-            let b = self.constant(pack::padded(&bias, stored, DType::F32));
-            self.add(node, Layer::Depthwise(layer), operands, &y, vec![w, b]);
-        } else {
-            let layer = ConvLayer {
-                batch: x.shape[0],
-                input,
-                output,
-                channels: stored,
-                x_pitch: pitch(&x),
-                filters,
-                filters_stored: y.channels_stored.min(filters.next_multiple_of(8)),
-                y_pitch: pitch(&y),
-                kernel: [kh, kw],
-                strides,
-                pads,
-                dilations,
-                residual_pitch,
-                activation: conv.activation,
-            };
-            let tail = ConvLayer::WEIGHT_TAIL;
-            let w =
-                pack::conv_weights(&weights, shape, stored, layer.weight_pitch(), tail, DType::F16);
-            let w = self.constant(w);
-            let b = self.constant(pack::padded(&bias, filters.next_multiple_of(8), DType::F32));
-            self.add(node, Layer::Conv(layer), operands, &y, vec![w, b]);
-        }
-        self.views.insert(node.outputs[0], y);
-        Ok(())
-    }
-
-    pub(super) fn gemm(&mut self, node: &Node, gemm: &Gemm) -> Done<()> {
-        if self.dtype != DType::F16 {
-            return Err("the fully connected kernels are f16 only".into());
-        }
-        let b = self.floats(node.inputs[1], "matrix")?;
-        let shape = self.graph.shape(node.inputs[1]).to_vec();
-        let out_shape = self.graph.shape(node.outputs[0]).to_vec();
-        let (rows, outputs) = (out_shape[0], out_shape[1]);
-        let depth = if gemm.trans_b { shape[1] } else { shape[0] };
-        // As [outputs, depth], scaled.
-        let mut w = vec![0.0; outputs * depth];
-        for o in 0..outputs {
-            for k in 0..depth {
-                let v = if gemm.trans_b { b[o * depth + k] } else { b[k * outputs + o] };
-                w[o * depth + k] = gemm.alpha * v;
-            }
-        }
-        let bias = match node.inputs.get(2) {
-            None => vec![0.0; outputs],
-            Some(&c) => {
-                let c_values = self.floats(c, "bias")?;
-                if c_values.len() != outputs && c_values.len() != 1 {
-                    return Err("its bias differs between rows".into());
-                }
-                (0..outputs).map(|o| gemm.beta * c_values[o % c_values.len()]).collect()
-            }
-        };
-        if gemm.trans_a || depth % 8 != 0 {
-            return Err(format!("a transposed operand or a depth of {depth}, no multiple of 8"));
-        }
-        // A flattened picture is read as it lies; the weights' columns take its order instead.
-        let (x, order) = match self.flattened_picture(node.inputs[0]) {
-            Some((view, order)) => (view, Some(order)),
-            None => (self.row_major(node.inputs[0])?, None),
-        };
-        let is_output = self.graph.is_output(node.outputs[0])
-            && !self.graph.users().contains_key(&node.outputs[0]);
-        let y_f32 = is_output && rows <= 4;
-        let dtype = if y_f32 { DType::F32 } else { self.dtype };
-        let y_pitch = if y_f32 { outputs } else { outputs.next_multiple_of(8) };
-        let mut y = self.new_dense(dtype, &[rows, y_pitch]);
-        y.shape[1] = outputs;
-        let operands = vec![Operand::View(x.clone())];
-        let tail = ConvLayer::WEIGHT_TAIL;
-        let pitch = if rows <= 4 { depth } else { depth.next_multiple_of(64) };
-        let packed = pack::matrix(&w, outputs, depth, pitch, order.as_deref(), tail, DType::F16);
-        let packed = self.constant(packed);
-        let bias = self.constant(pack::padded(&bias, outputs.next_multiple_of(8), DType::F32));
-        let layer = if rows <= 4 {
-            Layer::Gemv(GemvLayer {
-                batch: rows,
-                depth,
-                x_pitch: depth,
-                outputs,
-                y_pitch,
-                y_f32,
-                activation: gemm.activation,
-            })
-        } else {
-            Layer::Conv(ConvLayer {
-                batch: 1,
-                input: [rows, 1],
-                output: [rows, 1],
-                channels: depth,
-                x_pitch: depth,
-                filters: outputs,
-                filters_stored: outputs.next_multiple_of(8),
-                y_pitch,
-                kernel: [1, 1],
-                strides: [1, 1],
-                pads: [0, 0],
-                dilations: [1, 1],
-                residual_pitch: None,
-                activation: gemm.activation,
-            })
-        };
-        self.add(node, layer, operands, &y, vec![packed, bias]);
-        self.views.insert(node.outputs[0], y);
-        Ok(())
-    }
-
-    /// For an operand `[N, C*H*W]` that is a reshaped picture: the picture's memory as rows,
-    /// and for each element of a row the column it is in the model.
-    fn flattened_picture(&mut self, value: ValueId) -> Option<(View, Vec<usize>)> {
-        let producer = *self.graph.producers().get(&value)?;
-        let node = &self.graph.nodes[producer];
-        if !matches!(node.op, tobiuo_ops::Op::Reshape { .. }) {
-            return None;
-        }
-        let picture = self.views.get(&node.inputs[0])?.clone();
-        let shape = picture.shape.clone();
-        if shape.len() != 4 || shape[1] % 8 != 0 || picture.pixel_pitch() != Some(shape[1]) {
-            return None;
-        }
-        let [n, c, h, w] = [shape[0], shape[1], shape[2], shape[3]];
-        if self.graph.shape(value) != [n, c * h * w] {
-            return None;
-        }
-        let order = (0..h * w).flat_map(|p| (0..c).map(move |ch| ch * h * w + p)).collect();
-        let strides = vec![(c * h * w) as i64, 1];
-        Some((View { shape: vec![n, c * h * w], strides, channels_stored: 0, ..picture }, order))
-    }
-
     pub(super) fn pool(&mut self, node: &Node, pool: &Pool) -> Done<()> {
         let x = self.picture(node.inputs[0])?;
         let y = self.new_picture(node.outputs[0]);

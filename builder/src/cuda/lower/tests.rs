@@ -41,7 +41,7 @@ fn concatenations_of_aligned_channels_cost_nothing() {
     let all = g.push1("cat", Op::Concat { axis: 1 }, &[lo, hi, b]).unwrap();
     let y = conv(&mut g, "y", all, 8, 1);
     g.outputs.push(("y".into(), y));
-    let l = lower(&g, DType::F16).unwrap();
+    let l = lower(&g, Precision::Fp16).unwrap();
     // The input's and the output's layout are copies; between them are convolutions alone.
     assert_eq!(families(&l), ["permute", "conv", "conv", "conv", "permute"]);
     let (a, b) = (&l.layers[1].outputs[0], &l.layers[2].outputs[0]);
@@ -61,7 +61,7 @@ fn channels_that_do_not_align_are_copied() {
     let all = g.push1("cat", Op::Concat { axis: 1 }, &[a, b]).unwrap();
     let y = conv(&mut g, "y", all, 8, 1);
     g.outputs.push(("y".into(), y));
-    let l = lower(&g, DType::F16).unwrap();
+    let l = lower(&g, Precision::Fp16).unwrap();
     let cat = l.layers.iter().filter(|l| l.name.starts_with("cat")).count();
     assert_eq!(cat, 2, "{:?}", families(&l));
     // The buffer's pixels hold 28 channels and 4 of padding.
@@ -79,7 +79,7 @@ fn space_to_depth_is_one_copy() {
     let r = g.push1("join", Op::Reshape { shape: vec![1, 64, 3, 3] }, &[t]).unwrap();
     let y = conv(&mut g, "y", r, 8, 1);
     g.outputs.push(("y".into(), y));
-    let l = lower(&g, DType::F16).unwrap();
+    let l = lower(&g, Precision::Fp16).unwrap();
     assert_eq!(families(&l), ["permute", "conv", "permute", "conv", "permute"]);
     assert_eq!(l.layers[2].name, "join (copy)");
 }
@@ -92,7 +92,7 @@ fn every_node_without_a_kernel_is_listed() {
     let c = conv(&mut g, "c", s, 8, 1);
     let m = g.push1("m", Op::MatMul, &[c, c]).unwrap();
     g.outputs.push(("m".into(), m));
-    let LowerError(missing) = lower(&g, DType::F16).unwrap_err();
+    let LowerError(missing) = lower(&g, Precision::Fp16).unwrap_err();
     let names: Vec<&str> = missing.iter().map(|n| n.node.as_str()).collect();
     assert_eq!(names, ["s", "m"]);
 }
