@@ -15,7 +15,7 @@ use tobiuo_engine::{
 };
 use tobiuo_kernels::{Argument, ENTRY, Target};
 
-use super::lower::{Lowered, Lowering, Operand};
+use super::lower::{Lowering, Operand};
 use super::schedule::Schedule;
 use super::sections::Sections;
 use super::view::View;
@@ -116,23 +116,26 @@ fn touched(lowering: &Lowering) -> Vec<Vec<usize>> {
     out
 }
 
-/// When each buffer of the arena is in use. Buffers that are bound, or that no launch touches,
-/// take no bytes.
+/// Between which places of the schedule each buffer of the arena is in use. Buffers that are
+/// bound, or that no launch touches, take no bytes.
 fn intervals(parts: &Parts, homes: &[Option<Home>]) -> Vec<Interval> {
-    let touched = touched(parts.lowering);
+    let places = parts.schedule.places();
     let end = parts.lowering.layers.len();
-    let mut out: Vec<Interval> = (parts.lowering.buffers.iter().zip(&touched).zip(homes))
-        .map(|((buffer, launches), home)| match (home, &launches[..]) {
-            (Some(_), _) | (_, []) => Interval { size: 0, first: 0, last: 0 },
-            (None, [first, ..]) => Interval {
-                size: (buffer.bytes as u64).next_multiple_of(ALIGN),
-                first: if parts.keep { 0 } else { *first },
-                last: if parts.keep { end } else { launches[launches.len() - 1] },
-            },
+    let touched = touched(parts.lowering);
+    (parts.lowering.buffers.iter().zip(&touched).zip(homes))
+        .map(|((buffer, launches), home)| {
+            let first = launches.iter().map(|&i| places[i].0).min();
+            let last = launches.iter().map(|&i| places[i].1).max();
+            match (home, first, last) {
+                (None, Some(first), Some(last)) => Interval {
+                    size: (buffer.bytes as u64).next_multiple_of(ALIGN),
+                    first: if parts.keep { 0 } else { first },
+                    last: if parts.keep { end } else { last },
+                },
+                _ => Interval { size: 0, first: 0, last: 0 },
+            }
         })
-        .collect();
-    parts.schedule.extend(&mut out, &touched);
-    out
+        .collect()
 }
 
 fn tensor(name: &str, view: &View) -> TensorDesc {
@@ -166,7 +169,7 @@ impl Scratch {
             })
             .collect();
         let mut bytes = zeroed;
-        let partial = (0..schedule.streams() as u32)
+        let partial = (0..schedule.streams)
             .map(|stream| {
                 let here = bytes;
                 let of_stream = tactics.iter().zip(&schedule.slots);
@@ -181,13 +184,13 @@ impl Scratch {
         Scratch { tickets, zeroed, partial, bytes }
     }
 
-    fn argument(&self, layer: usize, stream: u32, tactic: &Tactic, at: usize) -> CudaArgument {
+    fn argument(&self, layer: usize, stream: usize, tactic: &Tactic, at: usize) -> CudaArgument {
         let (at, zeroed) = (at as u64, tactic.candidate.zeroed as u64);
         if at < zeroed {
             CudaArgument::Scratch { offset: self.tickets[layer] + at, bytes: zeroed - at }
         } else {
             CudaArgument::Scratch {
-                offset: self.partial[stream as usize] + at - zeroed,
+                offset: self.partial[stream] + at - zeroed,
                 bytes: tactic.candidate.scratch as u64 - at,
             }
         }
@@ -199,13 +202,18 @@ fn address(
     lowering: &Lowering,
     homes: &[Home],
     view: &View,
-    extent: Option<usize>,
+    touched: usize,
 ) -> Result<CudaArgument, String> {
-    let capacity = lowering.buffers[view.buffer.0].bytes as u64;
+    let bytes_of = |v: &View| (v.shape.iter().product::<usize>() * v.dtype.size()) as u64;
+    let capacity = match homes[view.buffer.0] {
+        Home::Arena { .. } => lowering.buffers[view.buffer.0].bytes as u64,
+        Home::Input { index } => bytes_of(&lowering.inputs[index as usize]),
+        Home::Output { index } => bytes_of(&lowering.outputs[index as usize]),
+    };
     let at = u64::try_from(view.offset).ok().and_then(|o| o.checked_mul(view.dtype.size() as u64));
     let at = at.filter(|&at| at <= capacity);
     let at = at.ok_or_else(|| format!("a view begins at element {} of a buffer", view.offset))?;
-    let bytes = extent.map_or(capacity - at, |e| e as u64);
+    let bytes = touched as u64;
     if bytes > capacity - at {
         return Err(format!("it touches {bytes} bytes where {} are left", capacity - at));
     }
@@ -234,9 +242,7 @@ pub fn assemble(parts: &Parts, sections: &mut Sections) -> Result<Assembled, Ass
     let scratch = Scratch::of(tactics, schedule);
     let mut modules: Vec<CudaModule> = Vec::new();
     let mut known: HashMap<u64, u32> = HashMap::new();
-    let weights: Vec<CudaArgument> = (lowering.constants.iter())
-        .map(|c| CudaArgument::Weights { offset: sections.weights.add(c), bytes: c.len() as u64 })
-        .collect();
+    let weights: Vec<u64> = lowering.constants.iter().map(|c| sections.weights.add(c)).collect();
     let mut launches = Vec::with_capacity(tactics.len());
     for (i, (layer, tactic)) in lowering.layers.iter().zip(tactics).enumerate() {
         let offset = sections.code.add(&tactic.code.cubin);
@@ -245,30 +251,21 @@ pub fn assemble(parts: &Parts, sections: &mut Sections) -> Result<Assembled, Ass
             modules.len() as u32 - 1
         });
         let slot = &schedule.slots[i];
-        let extents = extents(layer);
-        let of = |list: fn(&tobiuo_kernels::Extents) -> &Vec<usize>, k: usize| {
-            extents.as_ref().and_then(|e| list(e).get(k).copied())
-        };
-        let constant = |c: usize, extent: Option<usize>| match weights[c] {
-            CudaArgument::Weights { offset, bytes } => match extent {
-                Some(e) if e as u64 > bytes => {
-                    Err(format!("it touches {e} bytes of a constant of {bytes}"))
-                }
-                extent => {
-                    Ok(CudaArgument::Weights { offset, bytes: extent.map_or(bytes, |e| e as u64) })
-                }
-            },
-            other => Ok(other),
+        let extents = layer.layer.extents();
+        let constant = |c: usize, touched: usize| {
+            let capacity = lowering.constants[c].len();
+            if touched > capacity {
+                return Err(format!("it touches {touched} bytes of a constant of {capacity}"));
+            }
+            Ok(CudaArgument::Weights { offset: weights[c], bytes: touched as u64 })
         };
         let argument = |a: &Argument| match *a {
             Argument::Input(k) => match &layer.operands[k] {
-                Operand::View(view) => address(lowering, &homes, view, of(|e| &e.inputs, k)),
-                Operand::Constant(c) => constant(*c, of(|e| &e.inputs, k)),
+                Operand::View(view) => address(lowering, &homes, view, extents.inputs[k]),
+                Operand::Constant(c) => constant(*c, extents.inputs[k]),
             },
-            Argument::Output(k) => {
-                address(lowering, &homes, &layer.outputs[k], of(|e| &e.outputs, k))
-            }
-            Argument::Constant(k) => constant(layer.constants[k], of(|e| &e.constants, k)),
+            Argument::Output(k) => address(lowering, &homes, &layer.outputs[k], extents.outputs[k]),
+            Argument::Constant(k) => constant(layer.constants[k], extents.constants[k]),
             Argument::Scratch(at) => Ok(scratch.argument(i, slot.stream, tactic, at)),
             Argument::Null => Ok(CudaArgument::Null),
         };
@@ -291,9 +288,9 @@ pub fn assemble(parts: &Parts, sections: &mut Sections) -> Result<Assembled, Ass
             // What waits for another stream waits for the end of what is there, as usual.
             dependent: parts.target.dependent_launch()
                 && slot.after.is_empty()
-                && !schedule.is_first_of_stream(i),
-            stream: slot.stream,
-            after: slot.after.clone(),
+                && schedule.slots[..i].iter().any(|s| s.stream == slot.stream),
+            stream: slot.stream as u32,
+            after: slot.after.iter().map(|&p| p as u32).collect(),
             arguments,
             tactic: tactic.describe(),
             flops: layer.flops,
@@ -330,12 +327,6 @@ pub fn assemble(parts: &Parts, sections: &mut Sections) -> Result<Assembled, Ass
         program: Program::Cuda(program),
     };
     Ok(Assembled { plan, homes, memory })
-}
-
-/// Bytes that the layer's kernels touch, where its family says so; else all that is left of
-/// each buffer.
-fn extents(_layer: &Lowered) -> Option<tobiuo_kernels::Extents> {
-    None
 }
 
 #[cfg(test)]

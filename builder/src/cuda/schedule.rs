@@ -1,106 +1,222 @@
-//! On which stream each launch runs, and what it waits for.
+//! Which layers may run side by side, and on which stream each is launched.
+//!
+//! Layers depend on each other through the memory they touch. A schedule gives each a stream;
+//! on one stream layers follow one another in the lowering's order, across streams a layer waits
+//! for those it depends on.
 
-use crate::plan::arena::Interval;
+use super::lower::{Lowering, Operand};
+use super::view::View;
 
-/// Where one launch runs.
+/// Where a layer is launched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
-    /// Its stream; 0 is the main one.
-    pub stream: u32,
-    /// Earlier launches of other streams that must have ended before it starts.
-    pub after: Vec<u32>,
+    /// The stream; 0 is the main one, on which the last layer runs.
+    pub stream: usize,
+    /// Layers of other streams that must have ended, ascending.
+    pub after: Vec<usize>,
 }
 
-/// Where every launch of a plan runs. Launches of one stream follow one another; those of
-/// different streams may run at the same time unless one waits for the other, directly or not.
+/// A stream for every layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// One per launch.
+    /// By layer.
     pub slots: Vec<Slot>,
+    /// Number of streams.
+    pub streams: usize,
 }
 
 impl Schedule {
-    /// One after the other on the main stream.
-    pub fn serial(launches: usize) -> Schedule {
-        Schedule { slots: vec![Slot::default(); launches] }
+    /// One stream for all of `layers` layers.
+    pub fn serial(layers: usize) -> Schedule {
+        Schedule { slots: vec![Slot::default(); layers], streams: 1 }
     }
 
-    /// Number of streams.
-    pub fn streams(&self) -> usize {
-        self.slots.iter().map(|s| s.stream as usize + 1).max().unwrap_or(0)
+    /// At most `streams` streams: each layer goes where it can start first, when waiting for a
+    /// layer of another stream costs `crossing_us` (list scheduling: Topcuoglu et al. 2002,
+    /// "HEFT"). `times` are the layers' own, microseconds.
+    pub fn parallel(
+        lowering: &Lowering,
+        times: &[f64],
+        crossing_us: f64,
+        streams: usize,
+    ) -> Schedule {
+        let before = dependencies(lowering);
+        let n = before.len();
+        let mut slots = vec![Slot::default(); n];
+        let mut last: Vec<Option<usize>> = vec![None; streams];
+        let mut end = vec![0.0f64; n];
+        for i in 0..n {
+            // All streams meet on the main one at the end.
+            let allowed = if i + 1 == n { 1 } else { streams };
+            let start_on = |s: usize| {
+                let free = last[s].map_or(0.0, |l: usize| end[l]);
+                let waits = before[i]
+                    .iter()
+                    .map(|&p| end[p] + if slots[p].stream == s { 0.0 } else { crossing_us });
+                waits.fold(free, f64::max)
+            };
+            let follows = |s: usize| last[s].is_some_and(|l| before[i].contains(&l));
+            let best = (0..allowed)
+                .min_by(|&a, &b| {
+                    let key = |s: usize| (start_on(s), !follows(s));
+                    key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal)
+                })
+                .unwrap_or(0);
+            end[i] = start_on(best) + times[i];
+            slots[i].stream = best;
+            last[best] = Some(i);
+        }
+        let mut schedule = Schedule { slots, streams };
+        schedule.wait_for(&before);
+        schedule
     }
 
-    /// True when no launch of the same stream comes before this one.
-    pub fn is_first_of_stream(&self, launch: usize) -> bool {
-        self.slots[..launch].iter().all(|s| s.stream != self.slots[launch].stream)
+    /// Fills in `after`: dependencies on other streams that nothing else implies, and, for the
+    /// last layer, the ends of all other streams.
+    fn wait_for(&mut self, before: &[Vec<usize>]) {
+        let n = self.slots.len();
+        // For each layer and stream: one more than the last layer there that is known to have
+        // ended when it starts.
+        let mut known: Vec<Vec<usize>> = Vec::with_capacity(n);
+        let mut previous: Vec<Option<usize>> = vec![None; self.streams];
+        for i in 0..n {
+            let stream = self.slots[i].stream;
+            let mut ended = previous[stream].map_or(vec![0; self.streams], |p| known[p].clone());
+            if let Some(p) = previous[stream] {
+                ended[stream] = p + 1;
+            }
+            let mut wanted = before[i].clone();
+            if i + 1 == n {
+                wanted.extend(previous.iter().flatten());
+            }
+            wanted.sort_unstable();
+            wanted.dedup();
+            let mut after = Vec::new();
+            for &p in wanted.iter().rev() {
+                let other = self.slots[p].stream;
+                if other == stream || ended[other] > p {
+                    continue;
+                }
+                after.push(p);
+                for s in 0..self.streams {
+                    ended[s] = ended[s].max(known[p][s]);
+                }
+                ended[other] = ended[other].max(p + 1);
+            }
+            // A stream begins behind something of the main one.
+            if previous[stream].is_none() && stream != 0 && after.is_empty() {
+                after.push(0);
+            }
+            after.reverse();
+            self.slots[i].after = after;
+            known.push(ended);
+            previous[stream] = Some(i);
+        }
     }
 
-    /// For each launch, the last one that may run at the same time: itself when all later ones
-    /// wait for it.
-    pub fn last_beside(&self) -> Vec<usize> {
+    /// For each layer the first and the last place that it can have in an order in which the
+    /// layers run. Memory used up to a place may be used again by what can only come later:
+    /// when the last place of one layer is smaller than the first place of another, the one
+    /// always ends before the other starts.
+    pub fn places(&self) -> Vec<(usize, usize)> {
         let n = self.slots.len();
         let words = n.div_ceil(64);
-        // Bit j of before[i]: launch j has ended when i starts.
-        let mut before = vec![vec![0u64; words]; n];
-        let mut newest = vec![None; self.streams()];
+        let mut ancestors = vec![vec![0u64; words]; n];
+        let mut previous: Vec<Option<usize>> = vec![None; self.streams];
         for i in 0..n {
             let slot = &self.slots[i];
-            let previous = newest[slot.stream as usize].replace(i);
-            for j in slot.after.iter().map(|&j| j as usize).chain(previous) {
-                debug_assert!(j < i, "launch {i} waits for a later one");
-                let (earlier, later) = before.split_at_mut(i);
-                later[0].iter_mut().zip(&earlier[j]).for_each(|(a, b)| *a |= b);
-                later[0][j / 64] |= 1 << (j % 64);
+            let mut mine = vec![0u64; words];
+            for &p in previous[slot.stream].iter().chain(&slot.after) {
+                mine.iter_mut().zip(&ancestors[p]).for_each(|(m, a)| *m |= a);
+                mine[p / 64] |= 1 << (p % 64);
+            }
+            ancestors[i] = mine;
+            previous[slot.stream] = Some(i);
+        }
+        let mut descendants = vec![0usize; n];
+        for set in &ancestors {
+            for (p, count) in descendants.iter_mut().enumerate() {
+                *count += (set[p / 64] >> (p % 64) & 1) as usize;
             }
         }
-        let ended = |j: usize, i: usize| before[i][j / 64] >> (j % 64) & 1 == 1;
-        (0..n).map(|j| (j + 1..n).rev().find(|&i| !ended(j, i)).unwrap_or(j)).collect()
+        let count = |set: &[u64]| set.iter().map(|w| w.count_ones() as usize).sum::<usize>();
+        (0..n).map(|i| (count(&ancestors[i]), n - 1 - descendants[i])).collect()
     }
+}
 
-    /// Makes intervals of launches in which memory is in use long enough for launches that run
-    /// at the same time: two buffers whose intervals do not meet are never in use at once.
-    pub fn extend(&self, intervals: &mut [Interval], touched: &[Vec<usize>]) {
-        let beside = self.last_beside();
-        for (interval, launches) in intervals.iter_mut().zip(touched) {
-            let last = launches.iter().map(|&i| beside[i]).max();
-            interval.last = interval.last.max(last.unwrap_or(0));
-        }
+/// For each layer the earlier ones whose results it needs or whose memory it overwrites.
+pub fn dependencies(lowering: &Lowering) -> Vec<Vec<usize>> {
+    let reads = |i: usize| {
+        lowering.layers[i].operands.iter().filter_map(|o| match o {
+            Operand::View(v) => Some(v),
+            Operand::Constant(_) => None,
+        })
+    };
+    let writes = |i: usize| lowering.layers[i].outputs.iter();
+    let n = lowering.layers.len();
+    (0..n)
+        .map(|i| {
+            (0..i)
+                .filter(|&p| {
+                    let raw = reads(i).any(|v| writes(p).any(|w| overlap(v, w)));
+                    let war = writes(i).any(|v| reads(p).any(|w| overlap(v, w)));
+                    raw || war || writes(i).any(|v| writes(p).any(|w| overlap(v, w)))
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// False only when two views surely share no element: other buffers, or other channels of the
+/// same pixels.
+fn overlap(a: &View, b: &View) -> bool {
+    if a.buffer != b.buffer {
+        return false;
     }
+    let pixels = |v: &View| v.shape.len() == 4 && v.strides[1] == 1 && v.pixel_pitch().is_some();
+    let same_pixels = pixels(a)
+        && pixels(b)
+        && a.pixel_pitch() == b.pixel_pitch()
+        && [0, 2, 3].iter().all(|&i| a.shape[i] == b.shape[i]);
+    let Some(pitch) = a.pixel_pitch().filter(|_| same_pixels) else { return true };
+    let channels = |v: &View| {
+        let first = v.offset as usize;
+        (first, first + v.shape[1].max(v.channels_stored))
+    };
+    let ((a0, a1), (b0, b1)) = (channels(a), channels(b));
+    // Both begin in the first pixel of the buffer's picture.
+    a1 > pitch || b1 > pitch || (a0 < b1 && b0 < a1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn slot(stream: u32, after: &[u32]) -> Slot {
-        Slot { stream, after: after.to_vec() }
+    fn slots(list: &[(usize, &[usize])]) -> Schedule {
+        let slots: Vec<Slot> =
+            list.iter().map(|&(stream, after)| Slot { stream, after: after.to_vec() }).collect();
+        let streams = slots.iter().map(|s| s.stream + 1).max().unwrap_or(1);
+        Schedule { slots, streams }
     }
 
     #[test]
-    fn serial_launches_run_alone() {
-        assert_eq!(Schedule::serial(4).last_beside(), [0, 1, 2, 3]);
-        assert_eq!(Schedule::serial(0).streams(), 0);
+    fn one_stream_has_one_order() {
+        let places = Schedule::serial(4).places();
+        assert_eq!(places, [(0, 0), (1, 1), (2, 2), (3, 3)]);
     }
 
-    /// 0 forks into 1, 2 on stream 0 and 3 on stream 1; 4 joins them, 5 follows.
     #[test]
-    fn branches_overlap_until_they_join() {
-        let fork = Schedule {
-            slots: vec![
-                slot(0, &[]),
-                slot(0, &[]),
-                slot(0, &[]),
-                slot(1, &[0]),
-                slot(0, &[3]),
-                slot(0, &[]),
-            ],
-        };
-        assert_eq!(fork.last_beside(), [0, 3, 3, 3, 4, 5]);
-        assert_eq!(fork.streams(), 2);
-        assert!(fork.is_first_of_stream(3) && !fork.is_first_of_stream(4));
-        let mut intervals =
-            vec![Interval { size: 1, first: 0, last: 1 }, Interval { size: 1, first: 0, last: 0 }];
-        fork.extend(&mut intervals, &[vec![0, 1], vec![0]]);
-        assert_eq!((intervals[0].last, intervals[1].last), (3, 0));
+    fn side_by_side_layers_share_their_places() {
+        // 0, then 1 and 2 on stream 0 beside 3 on stream 1, then 4.
+        let s = slots(&[(0, &[]), (0, &[]), (0, &[]), (1, &[0]), (0, &[3])]);
+        assert_eq!(s.places(), [(0, 0), (1, 2), (2, 3), (1, 3), (4, 4)]);
+    }
+
+    #[test]
+    fn only_waits_that_nothing_implies() {
+        let before: Vec<Vec<usize>> = vec![vec![], vec![0], vec![0], vec![0, 2], vec![1, 3]];
+        let mut s = slots(&[(0, &[]), (0, &[]), (1, &[]), (1, &[]), (0, &[])]);
+        s.wait_for(&before);
+        assert_eq!(s, slots(&[(0, &[]), (0, &[]), (1, &[0]), (1, &[]), (0, &[3])]));
     }
 }
