@@ -82,7 +82,7 @@ impl Program {
         }
         let packing = pack(&intervals);
         let arena_bytes = packing.size as usize;
-        let mut arena = DeviceBuffer::new(context, arena_bytes)?;
+        let arena = DeviceBuffer::new(context, arena_bytes)?;
         // Padding channels are never read as numbers before they are written, but a first run
         // on NaN would be hard to tell from a mistake: start from a poison that shows.
         arena.fill(0, arena_bytes, 0xff, &stream)?;
@@ -96,7 +96,7 @@ impl Program {
                 here
             })
             .collect();
-        let mut weights = DeviceBuffer::new(context, at)?;
+        let weights = DeviceBuffer::new(context, at)?;
         for (bytes, &offset) in lowering.constants.iter().zip(&constant_at) {
             weights.write(offset, bytes, &stream)?;
         }
@@ -113,7 +113,7 @@ impl Program {
             .collect();
         let partial =
             tactics.iter().map(|t| t.candidate.scratch - t.candidate.zeroed).max().unwrap_or(0);
-        let mut state = DeviceBuffer::new(context, zeroed + partial)?;
+        let state = DeviceBuffer::new(context, zeroed + partial)?;
         state.fill(0, zeroed, 0, &stream)?;
         stream.synchronize()?;
         let address = |view: &View| {

@@ -28,7 +28,7 @@ pub(super) fn time_candidates(
 ) -> Result<Vec<f64>, TacticError> {
     let stream = Stream::new(context)?;
     let noise = |bytes: usize| -> Result<DeviceBuffer, GpuError> {
-        let mut buffer = DeviceBuffer::new(context, bytes + 512)?;
+        let buffer = DeviceBuffer::new(context, bytes + 512)?;
         // Small finite numbers, as f16 and as f32: 0x2c2c is 0.0653, 0x2c2c2c2c is 2.4e-12.
         buffer.fill(0, bytes + 512, 0x2c, &stream)?;
         Ok(buffer)
@@ -45,7 +45,7 @@ pub(super) fn time_candidates(
                 memory.push(buffer);
             }
             Operand::Constant(c) => {
-                let mut buffer = noise(lowering.constants[*c].len())?;
+                let buffer = noise(lowering.constants[*c].len())?;
                 buffer.write(0, &lowering.constants[*c], &stream)?;
                 inputs.push(buffer.address());
                 memory.push(buffer);
@@ -68,7 +68,7 @@ pub(super) fn time_candidates(
         let mut set = Vec::new();
         for &c in &layer.constants {
             let bytes = &lowering.constants[c];
-            let mut buffer = noise(bytes.len())?;
+            let buffer = noise(bytes.len())?;
             buffer.write(0, bytes, &stream)?;
             set.push(buffer.address());
             memory.push(buffer);
@@ -122,7 +122,7 @@ fn prepare(
     constants: &[Vec<u64>],
 ) -> Result<Timed, GpuError> {
     let (_, function) = load(context, (candidate, code))?;
-    let mut scratch = DeviceBuffer::new(context, candidate.scratch)?;
+    let scratch = DeviceBuffer::new(context, candidate.scratch)?;
     scratch.fill(0, candidate.zeroed, 0, stream)?;
     stream.synchronize()?;
     let launch = geometry(candidate, &target_of(context), true);

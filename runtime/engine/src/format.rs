@@ -9,8 +9,9 @@ use crate::{EngineError, EngineErrorKind};
 
 /// The first bytes of every engine. The first is no text, the last shows a text-mode copy.
 pub const MAGIC: [u8; 8] = *b"\x89TOBIUO\n";
-/// The format this crate writes.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest format this crate reads and writes. An engine is written in the oldest format that
+/// can hold it, so that older programs can run what they know.
+pub const FORMAT_VERSION: u32 = 2;
 /// The oldest format this crate reads.
 pub const OLDEST_VERSION: u32 = 1;
 /// Sections begin at multiples of this, bytes: a page on every machine Tobiuo knows.
@@ -38,6 +39,9 @@ pub type Hash = [u8; 32];
 pub enum SectionKind {
     /// Constants that plans place at offsets. Exactly one.
     Weights,
+    /// Device code that CUDA plans launch. One in a CUDA engine, behind the weights; none in
+    /// another. Since format 2.
+    Code,
 }
 
 impl SectionKind {
@@ -45,17 +49,23 @@ impl SectionKind {
     pub fn code(self) -> u32 {
         match self {
             SectionKind::Weights => 1,
+            SectionKind::Code => 2,
         }
     }
 
-    fn from_code(code: u32) -> Option<SectionKind> {
-        (code == 1).then_some(SectionKind::Weights)
+    fn from_code(code: u32, version: u32) -> Option<SectionKind> {
+        match code {
+            1 => Some(SectionKind::Weights),
+            2 if version >= 2 => Some(SectionKind::Code),
+            _ => None,
+        }
     }
 
     /// As messages name it.
     pub fn name(self) -> &'static str {
         match self {
             SectionKind::Weights => "weights section",
+            SectionKind::Code => "code section",
         }
     }
 }
@@ -107,8 +117,9 @@ impl Head {
             end = offset.checked_add(len)?;
             table.push(Section { kind, offset, len, hash: [0; 32] });
         }
+        let version = if sections.iter().any(|s| s.0 == SectionKind::Code) { 2 } else { 1 };
         Some(Head {
-            version: FORMAT_VERSION,
+            version,
             file_len: end,
             manifest_offset,
             manifest_len,
@@ -177,12 +188,13 @@ impl Head {
             .at_byte(12));
         }
         zero(file, RESERVED, "header")?;
+        let version = u32_at(file, 8);
         let mut sections = Vec::with_capacity(count);
         for i in 0..count {
             let at = HEADER_LEN + ENTRY_LEN * i;
             let place = format!("section table, entry {i}");
             let code = u32_at(file, at);
-            let kind = SectionKind::from_code(code).ok_or_else(|| {
+            let kind = SectionKind::from_code(code, version).ok_or_else(|| {
                 EngineError::new(
                     EngineErrorKind::Inconsistent,
                     format!("a section of unknown kind {code}"),
@@ -200,7 +212,7 @@ impl Head {
             });
         }
         Ok(Head {
-            version: u32_at(file, 8),
+            version,
             file_len: u64_at(file, 16),
             manifest_offset: u64_at(file, 24),
             manifest_len: u64_at(file, 32),
@@ -247,9 +259,15 @@ impl Head {
                 self.file_len, expected.file_len
             ));
         }
-        let weights = self.sections.iter().filter(|s| s.kind == SectionKind::Weights).count();
-        if weights != 1 {
-            return wrong(format!("{weights} weights sections; an engine has one"));
+        let kinds: Vec<SectionKind> = self.sections.iter().map(|s| s.kind).collect();
+        if let Err(reason) = check_kinds(&kinds) {
+            return wrong(reason);
+        }
+        if expected.version != self.version {
+            return wrong(format!(
+                "it is of format {} but says {}",
+                expected.version, self.version
+            ));
         }
         if actual < self.file_len {
             return Err(truncated(actual as usize, Some(self.file_len)));
@@ -273,6 +291,22 @@ impl Head {
             gap
         })
     }
+}
+
+/// Weights, and behind them code where there is some.
+pub(crate) fn check_kinds(kinds: &[SectionKind]) -> Result<(), String> {
+    let count = |kind| kinds.iter().filter(|&&k| k == kind).count();
+    let (weights, code) = (count(SectionKind::Weights), count(SectionKind::Code));
+    if weights != 1 {
+        return Err(format!("{weights} weights sections; an engine has one"));
+    }
+    if code > 1 {
+        return Err(format!("{code} code sections; an engine has one at most"));
+    }
+    if kinds[0] != SectionKind::Weights {
+        return Err("the code section is before the weights section, not behind it".into());
+    }
+    Ok(())
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -30,4 +30,7 @@ pub use manifest::*;
 pub use reader::{EngineFile, OpenOptions};
 pub use validate::{limits, validate};
 #[cfg(feature = "writer")]
-pub use writer::{EngineWriter, SectionSpec, Written, assemble, encode, write_engine};
+pub use writer::{
+    EngineWriter, SectionSpec, Written, assemble, encode, encode_sections, write_engine,
+    write_sections,
+};

@@ -21,6 +21,7 @@ struct Inner {
     manifest: Manifest,
     sections: Vec<Section>,
     weights: Range<usize>,
+    code: Range<usize>,
     hash: Hash,
 }
 
@@ -77,15 +78,14 @@ impl OpenOptions {
         let (head, hash) = Head::parse(map.bytes())?;
         self.verify(&head, &map)?;
         let manifest = parse_manifest(&map.bytes()[range(&head, Part::Manifest)], &head)?;
-        let weights = head
-            .sections
-            .iter()
-            .position(|s| s.kind == SectionKind::Weights)
-            .expect("the head was checked to have weights");
-        validate(&manifest, head.sections[weights].len)?;
+        let find = |kind| head.sections.iter().position(|s| s.kind == kind);
+        let weights = find(SectionKind::Weights).expect("the head was checked to have weights");
+        let code = find(SectionKind::Code);
+        validate(&manifest, head.sections[weights].len, code.map(|c| head.sections[c].len))?;
         let weights = range(&head, Part::Section(weights));
-        let inner =
-            Inner { path: path.into(), map, manifest, sections: head.sections, weights, hash };
+        let code = code.map_or(0..0, |code| range(&head, Part::Section(code)));
+        let path = path.into();
+        let inner = Inner { path, map, manifest, sections: head.sections, weights, code, hash };
         Ok(EngineFile { inner: Arc::new(inner) })
     }
 
@@ -178,6 +178,12 @@ impl EngineFile {
     /// [`Place::Weights`](crate::Place) range is inside.
     pub fn weights(&self) -> &[u8] {
         &self.inner.map.bytes()[self.inner.weights.clone()]
+    }
+
+    /// The code section; empty where the engine has none. Every
+    /// [`CudaModule`](crate::CudaModule) is inside.
+    pub fn code(&self) -> &[u8] {
+        &self.inner.map.bytes()[self.inner.code.clone()]
     }
 
     /// Gives the pages of a range of the weights back to the system, for example after a

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::format::{Hash, Head, MAX_MANIFEST, MAX_SECTIONS, SectionKind};
+use crate::format::{Hash, Head, MAX_MANIFEST, MAX_SECTIONS, SectionKind, check_kinds};
 use crate::{EngineError, EngineErrorKind, Manifest, validate};
 
 /// A section to be written: its kind and exact length in bytes.
@@ -113,23 +113,44 @@ impl EngineWriter {
     }
 }
 
-/// Writes an engine whose weights are in memory; see [`EngineWriter`].
+/// Writes an engine of the CPU device whose weights are in memory; see [`EngineWriter`].
 pub fn write_engine(
     path: impl AsRef<Path>,
     manifest: &Manifest,
     weights: &[u8],
 ) -> Result<Written, EngineError> {
-    let spec = SectionSpec { kind: SectionKind::Weights, len: weights.len() as u64 };
-    let mut writer = EngineWriter::create(path, manifest, &[spec])?;
-    writer.write(weights)?;
+    write_sections(path, manifest, &[(SectionKind::Weights, weights)])
+}
+
+/// Writes an engine whose sections are in memory; see [`EngineWriter`].
+pub fn write_sections(
+    path: impl AsRef<Path>,
+    manifest: &Manifest,
+    sections: &[(SectionKind, &[u8])],
+) -> Result<Written, EngineError> {
+    let mut writer = EngineWriter::create(path, manifest, &specs(sections))?;
+    sections.iter().try_for_each(|(_, bytes)| writer.write(bytes))?;
     writer.finish()
 }
 
-/// The bytes of an engine file.
+/// The bytes of an engine file of the CPU device.
 pub fn encode(manifest: &Manifest, weights: &[u8]) -> Result<Vec<u8>, EngineError> {
-    let spec = SectionSpec { kind: SectionKind::Weights, len: weights.len() as u64 };
-    let json = checked_json(manifest, &[spec])?;
-    Ok(assemble(&json, &[(SectionKind::Weights, weights)]))
+    encode_sections(manifest, &[(SectionKind::Weights, weights)])
+}
+
+/// The bytes of an engine file.
+pub fn encode_sections(
+    manifest: &Manifest,
+    sections: &[(SectionKind, &[u8])],
+) -> Result<Vec<u8>, EngineError> {
+    let json = checked_json(manifest, &specs(sections))?;
+    Ok(assemble(&json, sections))
+}
+
+fn specs(sections: &[(SectionKind, &[u8])]) -> Vec<SectionSpec> {
+    let spec =
+        |&(kind, bytes): &(SectionKind, &[u8])| SectionSpec { kind, len: bytes.len() as u64 };
+    sections.iter().map(spec).collect()
 }
 
 /// The bytes of a file around a manifest's text, unchecked, with right hashes: what an
@@ -137,11 +158,7 @@ pub fn encode(manifest: &Manifest, weights: &[u8]) -> Result<Vec<u8>, EngineErro
 ///
 /// Panics with more than [`MAX_SECTIONS`] sections.
 pub fn assemble(json: &[u8], sections: &[(SectionKind, &[u8])]) -> Vec<u8> {
-    let specs: Vec<_> = sections
-        .iter()
-        .map(|&(kind, bytes)| SectionSpec { kind, len: bytes.len() as u64 })
-        .collect();
-    let head = head(json.len(), &specs).expect("sections that fit a file");
+    let head = head(json.len(), &specs(sections)).expect("sections that fit a file");
     let written = Encoder::new(Cursor::new(Vec::new()), head, json).and_then(|mut encoder| {
         sections.iter().try_for_each(|(_, bytes)| encoder.write(bytes))?;
         encoder.finish()
@@ -151,14 +168,11 @@ pub fn assemble(json: &[u8], sections: &[(SectionKind, &[u8])]) -> Vec<u8> {
 
 /// The manifest as text, when the reader would take it.
 fn checked_json(manifest: &Manifest, sections: &[SectionSpec]) -> Result<Vec<u8>, EngineError> {
-    let weights: Vec<_> = sections.iter().filter(|s| s.kind == SectionKind::Weights).collect();
-    let [weights] = weights[..] else {
-        return Err(EngineError::new(
-            EngineErrorKind::Inconsistent,
-            format!("{} weights sections; an engine has one", weights.len()),
-        ));
-    };
-    validate(manifest, weights.len)?;
+    let kinds: Vec<SectionKind> = sections.iter().map(|s| s.kind).collect();
+    check_kinds(&kinds)
+        .map_err(|reason| EngineError::new(EngineErrorKind::Inconsistent, reason))?;
+    let len = |kind| sections.iter().find(|s| s.kind == kind).map(|s| s.len);
+    validate(manifest, len(SectionKind::Weights).unwrap_or(0), len(SectionKind::Code))?;
     let json = serde_json::to_vec(manifest).map_err(|e| EngineError::io("manifest", e.into()))?;
     if json.len() as u64 > MAX_MANIFEST {
         return Err(EngineError::new(

@@ -123,6 +123,7 @@ fn reserved_bytes_and_unknown_kinds() {
         says(with_head_byte(at, 1), Inconsistent, "a reserved byte is not zero");
     }
     says(with_head_byte(128, 2), Inconsistent, "a section of unknown kind 2");
+    says(with_head_byte(128, 3), Inconsistent, "a section of unknown kind 3");
 }
 
 #[test]
@@ -338,13 +339,13 @@ fn plans_made_to_be_slow_to_check() {
     m.outputs =
         vec![tobiuo_engine::Port { name: "y".into(), dtype: DType::F32, shape: vec![PIECES * 16] }];
     let begin = Instant::now();
-    says(validate(&m, 0).unwrap_err(), Limit, "too many pieces");
+    says(validate(&m, 0, None).unwrap_err(), Limit, "too many pieces");
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     // The same network, each step once, is well within.
     let Program::Cpu(program) = &mut m.plans[0].program else { unreachable!() };
     program.truncate(PIECES + 100);
     m.plans[0].tensors.truncate(2 + PIECES + 100);
-    validate(&m, 0).unwrap();
+    validate(&m, 0, None).unwrap();
 }
 
 #[test]
@@ -368,7 +369,7 @@ fn a_plan_of_two_thousand_steps_is_checked_at_once() {
     }
     plan.arena = 57 * 256;
     let begin = Instant::now();
-    validate(&m, common::WEIGHTS as u64).unwrap();
+    validate(&m, common::WEIGHTS as u64, None).unwrap();
     eprintln!("checked in {:?}", begin.elapsed());
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
 }

@@ -53,7 +53,7 @@ fn the_same_content_has_the_same_bytes_however_it_is_written() {
 #[test]
 fn an_engine_without_weights_is_one() {
     let mut manifest = common::manifest();
-    let error = validate(&manifest, 0).unwrap_err();
+    let error = validate(&manifest, 0, None).unwrap_err();
     assert!(error.to_string().contains("does not fit the weights section"), "{error}");
     for plan in &mut manifest.plans {
         // Only the last step, on the engine's input.
@@ -121,7 +121,7 @@ fn views_may_have_no_step() {
     assert_eq!(half.name, "half");
     (half.inputs, half.outputs) = (vec![17], vec![18]);
     steps.insert(3, half);
-    validate(&manifest, common::WEIGHTS as u64).unwrap();
+    validate(&manifest, common::WEIGHTS as u64, None).unwrap();
     // The same with the step.
     let mut with_step = manifest.clone();
     let Program::Cpu(steps) = &mut with_step.plans[0].program else { unreachable!() };
@@ -132,9 +132,9 @@ fn views_may_have_no_step() {
         outputs: vec![7],
     };
     steps.insert(2, join);
-    validate(&with_step, common::WEIGHTS as u64).unwrap();
+    validate(&with_step, common::WEIGHTS as u64, None).unwrap();
     // One that only happens to overlap `b`.
     manifest.plans[0].tensors[17].place = Place::Arena(9 * 256);
-    let e = validate(&manifest, common::WEIGHTS as u64).unwrap_err();
+    let e = validate(&manifest, common::WEIGHTS as u64, None).unwrap_err();
     assert!(e.to_string().contains("which is no part of it"), "{e}");
 }

@@ -68,8 +68,11 @@ api! {
     host_device_pointer: fn(*mut cu::CUdeviceptr, *mut c_void, c_uint) = "cuMemHostGetDevicePointer_v2";
     memcpy_htod: fn(cu::CUdeviceptr, *const c_void, usize, cu::CUstream) = "cuMemcpyHtoDAsync_v2";
     memcpy_dtoh: fn(*mut c_void, cu::CUdeviceptr, usize, cu::CUstream) = "cuMemcpyDtoHAsync_v2";
+    memcpy_dtod: fn(cu::CUdeviceptr, cu::CUdeviceptr, usize, cu::CUstream) = "cuMemcpyDtoDAsync_v2";
     memset_d8: fn(cu::CUdeviceptr, u8, usize, cu::CUstream) = "cuMemsetD8Async";
     stream_create: fn(*mut cu::CUstream, c_uint) = "cuStreamCreate";
+    stream_create_with_priority: fn(*mut cu::CUstream, c_uint, c_int) = "cuStreamCreateWithPriority";
+    stream_priority_range: fn(*mut c_int, *mut c_int) = "cuCtxGetStreamPriorityRange";
     stream_destroy: fn(cu::CUstream) = "cuStreamDestroy_v2";
     stream_synchronize: fn(cu::CUstream) = "cuStreamSynchronize";
     stream_wait_event: fn(cu::CUstream, cu::CUevent, c_uint) = "cuStreamWaitEvent";
@@ -83,6 +86,8 @@ api! {
     event_create: fn(*mut cu::CUevent, c_uint) = "cuEventCreate";
     event_destroy: fn(cu::CUevent) = "cuEventDestroy_v2";
     event_record: fn(cu::CUevent, cu::CUstream) = "cuEventRecord";
+    event_query: fn(cu::CUevent) = "cuEventQuery";
+    event_record_with_flags: fn(cu::CUevent, cu::CUstream, c_uint) = "cuEventRecordWithFlags";
     event_synchronize: fn(cu::CUevent) = "cuEventSynchronize";
     event_elapsed: fn(*mut f32, cu::CUevent, cu::CUevent) = "cuEventElapsedTime";
     module_load_data: fn(*mut cu::CUmodule, *const c_void) = "cuModuleLoadData";
@@ -120,8 +125,36 @@ fn load() -> Result<Api, GpuError> {
     let library = unsafe { cu::culib() };
     let api = Api::from_library(library)?;
     // SAFETY: cuInit takes no pointer.
-    api.check(unsafe { (api.init)(0) }, "starting the CUDA driver (cuInit)")?;
+    let status = unsafe { (api.init)(0) };
+    api.check(status, "starting the CUDA driver (cuInit)").map_err(|e| start_error(e, status))?;
     Ok(api)
+}
+
+/// An error of cuInit with what to do about it.
+fn start_error(e: GpuError, status: Status) -> GpuError {
+    let (kind, help) = match status {
+        34 => (
+            GpuErrorKind::NoDriver,
+            "libcuda.so.1 is the toolkit's stub, not the driver; take the folder `stubs` out of \
+             LD_LIBRARY_PATH",
+        ),
+        35 | 803 | 804 => (
+            GpuErrorKind::OldDriver,
+            "the driver's library and its kernel module do not belong together; after a driver \
+             update restart the machine, in a container update the host's driver",
+        ),
+        100 | 101 => (
+            GpuErrorKind::NoDevice,
+            "the driver sees no NVIDIA GPU; in a container start it with the NVIDIA runtime, and \
+             look at CUDA_VISIBLE_DEVICES",
+        ),
+        _ => (
+            GpuErrorKind::NoDriver,
+            "the driver does not start: are its kernel modules loaded and may this user open \
+             /dev/nvidia* (on a Jetson: is the user in group video)?",
+        ),
+    };
+    GpuError::new(kind, format!("{e}; {help}"))
 }
 
 impl Api {
@@ -134,6 +167,8 @@ impl Api {
             2 => GpuErrorKind::OutOfMemory,
             100 | 101 => GpuErrorKind::NoDevice,
             35 | 803 => GpuErrorKind::OldDriver,
+            // Device code that this device cannot take, or without the kernel.
+            200 | 209 | 218 | 222 | 500 => GpuErrorKind::BadCode,
             // Faults after which every call of the context fails.
             214 | 219 | 700 | 702 | 709 | 710 | 714..=719 | 46 | 226 => GpuErrorKind::ContextLost,
             _ => GpuErrorKind::Driver,

@@ -29,6 +29,8 @@ pub struct DeviceInfo {
     pub memory_bytes: u64,
     /// Shares the host's memory (Jetson).
     pub integrated: bool,
+    /// Kernels can read host memory that is pinned and mapped.
+    pub can_map_host: bool,
     /// CUDA version of the driver, as 1000 * major + 10 * minor.
     pub driver: u32,
     /// Core clock in kHz at its highest, as the driver says.
@@ -40,6 +42,7 @@ const ATTRIBUTE_MINOR: c_int = 76;
 const ATTRIBUTE_SM_COUNT: c_int = 16;
 const ATTRIBUTE_CLOCK: c_int = 13;
 const ATTRIBUTE_INTEGRATED: c_int = 18;
+const ATTRIBUTE_CAN_MAP_HOST: c_int = 19;
 const ATTRIBUTE_L2: c_int = 38;
 const ATTRIBUTE_SHARED_PER_SM: c_int = 81;
 const ATTRIBUTE_SHARED_OPTIN: c_int = 97;
@@ -83,20 +86,45 @@ fn describe(api: &Api, ordinal: usize) -> Result<(cu::CUdevice, DeviceInfo), Gpu
             l2_bytes: get(ATTRIBUTE_L2)?,
             memory_bytes: memory as u64,
             integrated: get(ATTRIBUTE_INTEGRATED)? != 0,
+            can_map_host: get(ATTRIBUTE_CAN_MAP_HOST)? != 0,
             driver: driver.max(0) as u32,
             clock_khz: get(ATTRIBUTE_CLOCK)?,
         },
     ))
 }
 
-/// The visible devices, in the driver's order.
-pub fn devices() -> Result<Vec<DeviceInfo>, GpuError> {
-    let api = api()?;
+fn count(api: &Api) -> Result<usize, GpuError> {
     let mut count = 0;
     // SAFETY: `count` is a place for one int.
     let status = unsafe { (api.device_count)(&mut count) };
     api.check(status, "counting CUDA devices")?;
-    (0..count.max(0) as usize).map(|i| describe(api, i).map(|(_, info)| info)).collect()
+    Ok(count.max(0) as usize)
+}
+
+/// The visible devices, in the driver's order.
+pub fn devices() -> Result<Vec<DeviceInfo>, GpuError> {
+    let api = api()?;
+    (0..count(api)?).map(|i| describe(api, i).map(|(_, info)| info)).collect()
+}
+
+/// One device, by its number, without making a context on it.
+pub fn device(ordinal: usize) -> Result<DeviceInfo, GpuError> {
+    let api = api()?;
+    exists(ordinal, count(api)?)?;
+    describe(api, ordinal).map(|(_, info)| info)
+}
+
+fn exists(ordinal: usize, count: usize) -> Result<(), GpuError> {
+    if ordinal < count {
+        return Ok(());
+    }
+    let have = match count {
+        0 => "the driver shows none; CUDA_VISIBLE_DEVICES or the container may hide it".into(),
+        1 => "there is only device 0".into(),
+        n => format!("there are devices 0 to {}", n - 1),
+    };
+    let message = format!("there is no CUDA device {ordinal}: {have}");
+    Err(GpuError::new(GpuErrorKind::NoDevice, message))
 }
 
 /// A device's primary context, kept as long as anything on it lives.
@@ -123,16 +151,7 @@ impl Context {
     /// Opens a device by its number.
     pub fn new(ordinal: usize) -> Result<Context, GpuError> {
         let api = api()?;
-        let mut count = 0;
-        // SAFETY: `count` is a place for one int.
-        let status = unsafe { (api.device_count)(&mut count) };
-        api.check(status, "counting CUDA devices")?;
-        if ordinal >= count.max(0) as usize {
-            return Err(GpuError::new(
-                GpuErrorKind::NoDevice,
-                format!("there is no CUDA device {ordinal}: the driver shows {count}"),
-            ));
-        }
+        exists(ordinal, count(api)?)?;
         let (device, info) = describe(api, ordinal)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: `handle` is a place for one handle; released again in `drop`.
@@ -156,6 +175,15 @@ impl Context {
         let status = unsafe { (api.mem_info)(&mut free, &mut total) };
         api.check(status, "reading free device memory")?;
         Ok((free, total))
+    }
+
+    /// Kernels may start before the one in front of them ends (programmatic dependent launch),
+    /// also within captured graphs.
+    pub fn dependent_launch(&self) -> bool {
+        // Graphs have such edges since CUDA 12.3.
+        self.inner.info.compute >= (9, 0)
+            && self.inner.info.driver >= 12030
+            && self.inner.api.launch_kernel_ex.is_some()
     }
 
     /// Waits for everything under way on the device.

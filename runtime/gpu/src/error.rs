@@ -19,6 +19,8 @@ pub enum GpuErrorKind {
     NoDevice,
     /// Device or pinned memory ran out.
     OutOfMemory,
+    /// Device code is damaged, for another device, or lacks a kernel.
+    BadCode,
     /// A kernel faulted or the device was lost: the context cannot be used any more.
     ContextLost,
     /// Anything else the driver refused.
@@ -28,6 +30,16 @@ pub enum GpuErrorKind {
 impl GpuError {
     pub(crate) fn new(kind: GpuErrorKind, message: impl Into<String>) -> GpuError {
         GpuError { kind, message: message.into() }
+    }
+
+    /// An error of a caller's own finding, about something the driver would refuse.
+    pub fn other(message: impl Into<String>) -> GpuError {
+        GpuError::new(GpuErrorKind::Driver, message)
+    }
+
+    /// The same, said of a place.
+    pub fn at(self, place: impl fmt::Display) -> GpuError {
+        GpuError { message: format!("{place}: {}", self.message), ..self }
     }
 
     /// The kind of trouble.

@@ -2,6 +2,7 @@
 
 use cudarc::driver::sys as cu;
 
+use crate::commands::{CommandList, PinnedId};
 use crate::context::Context;
 use crate::error::GpuError;
 
@@ -18,6 +19,8 @@ unsafe impl Sync for Stream {}
 
 const STREAM_NON_BLOCKING: u32 = 1;
 const CAPTURE_THREAD_LOCAL: u32 = 1;
+const EVENT_RECORD_EXTERNAL: u32 = 1;
+const ERROR_NOT_READY: i32 = 600;
 const EVENT_DISABLE_TIMING: u32 = 2;
 const EVENT_BLOCKING_SYNC: u32 = 1;
 
@@ -28,6 +31,23 @@ impl Stream {
         let mut handle = std::ptr::null_mut();
         // SAFETY: `handle` is a place for one handle.
         let status = unsafe { (api.stream_create)(&mut handle, STREAM_NON_BLOCKING) };
+        api.check(status, "creating a stream")?;
+        Ok(Stream { context: context.clone(), handle })
+    }
+
+    /// A stream whose work goes before that of streams without a priority, where the device
+    /// has to choose.
+    pub fn with_high_priority(context: &Context) -> Result<Stream, GpuError> {
+        let api = context.enter()?;
+        let (mut least, mut greatest) = (0, 0);
+        // SAFETY: both are places for one int.
+        let status = unsafe { (api.stream_priority_range)(&mut least, &mut greatest) };
+        api.check(status, "reading the streams' priorities")?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: `handle` is a place for one handle.
+        let status = unsafe {
+            (api.stream_create_with_priority)(&mut handle, STREAM_NON_BLOCKING, greatest)
+        };
         api.check(status, "creating a stream")?;
         Ok(Stream { context: context.clone(), handle })
     }
@@ -75,7 +95,7 @@ impl Stream {
             // SAFETY: `exec` is a place for one handle, `graph` was captured just now.
             let status = unsafe { (api.graph_instantiate)(&mut exec, graph, 0) };
             api.check(status, "instantiating a graph")?;
-            Ok(Graph { context: self.context.clone(), exec })
+            Ok(Graph { context: self.context.clone(), exec, list: None })
         });
         if !graph.is_null() {
             // SAFETY: made above; the executable graph does not need it any more.
@@ -102,6 +122,8 @@ pub struct Event {
 
 // SAFETY: an event handle may be used from any thread.
 unsafe impl Send for Event {}
+// SAFETY: the driver allows concurrent calls on one event.
+unsafe impl Sync for Event {}
 
 impl Event {
     /// An event that keeps its time.
@@ -129,6 +151,27 @@ impl Event {
         // SAFETY: both handles are alive.
         let status = unsafe { (api.event_record)(self.handle, stream.raw()) };
         api.check(status, "recording an event")
+    }
+
+    /// Marks a point of work that is being captured: the event is recorded whenever the graph
+    /// runs.
+    pub(crate) fn record_in_graph(&self, stream: &Stream) -> Result<(), GpuError> {
+        let api = self.context.enter()?;
+        // SAFETY: both handles are alive.
+        let status = unsafe {
+            (api.event_record_with_flags)(self.handle, stream.raw(), EVENT_RECORD_EXTERNAL)
+        };
+        api.check(status, "recording an event in a graph")
+    }
+
+    /// True when the stream has passed the point.
+    pub fn is_done(&self) -> Result<bool, GpuError> {
+        let api = self.context.enter()?;
+        // SAFETY: the handle is alive.
+        match unsafe { (api.event_query)(self.handle) } {
+            ERROR_NOT_READY => Ok(false),
+            status => api.check(status, "asking for an event").map(|()| true),
+        }
     }
 
     /// Waits until the stream has passed the point.
@@ -162,12 +205,43 @@ impl Drop for Event {
 pub struct Graph {
     context: Context,
     exec: cu::CUgraphExec,
+    /// What it was captured from, with all that its work touches.
+    list: Option<CommandList>,
 }
 
 // SAFETY: a graph may be launched from any thread, one at a time (`launch` takes `&mut`).
 unsafe impl Send for Graph {}
 
 impl Graph {
+    pub(crate) fn with_list(mut self, list: CommandList) -> Graph {
+        self.list = Some(list);
+        self
+    }
+
+    /// A pinned buffer's bytes, once the last run has done with them.
+    ///
+    /// Panics when the list that the graph was captured from has no such buffer.
+    pub fn bytes(&self, buffer: PinnedId) -> &[u8] {
+        self.list.as_ref().expect("a graph of a command list").bytes(buffer)
+    }
+
+    /// A pinned buffer's bytes to write, once the last run has done with them.
+    ///
+    /// Panics when the list that the graph was captured from has no such buffer.
+    pub fn bytes_mut(&mut self, buffer: PinnedId) -> &mut [u8] {
+        self.list.as_mut().expect("a graph of a command list").bytes_mut(buffer)
+    }
+
+    /// Waits for the last run; reports faults of the kernels in it.
+    pub fn wait(&self) -> Result<(), GpuError> {
+        self.list.as_ref().map_or(Ok(()), CommandList::wait)
+    }
+
+    /// True when the last run has ended.
+    pub fn is_done(&self) -> Result<bool, GpuError> {
+        self.list.as_ref().map_or(Ok(true), CommandList::is_done)
+    }
+
     /// Prepares the device so that the first launch is as fast as the others.
     pub fn upload(&mut self, stream: &Stream) -> Result<(), GpuError> {
         let api = self.context.enter()?;
@@ -180,12 +254,17 @@ impl Graph {
         let api = self.context.enter()?;
         // SAFETY: both handles are alive; what the graph's kernels touch was promised alive
         // by whoever launched them into the capture.
-        api.check(unsafe { (api.graph_launch)(self.exec, stream.raw()) }, "launching a graph")
+        api.check(unsafe { (api.graph_launch)(self.exec, stream.raw()) }, "launching a graph")?;
+        self.list.as_ref().map_or(Ok(()), |list| list.mark(stream))
     }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
+        // Its memory goes with the list: not before the last run has ended.
+        if let Err(e) = self.wait() {
+            log::debug!("{e}");
+        }
         if let Ok(api) = self.context.enter() {
             // SAFETY: made in `capture`, destroyed nowhere else.
             unsafe { (api.graph_exec_destroy)(self.exec) };

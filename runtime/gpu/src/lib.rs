@@ -5,19 +5,23 @@
 //! captured [`Graph`]s. The driver library is opened at run time; a program that uses this
 //! crate starts on a machine without one and is told so.
 //!
-//! Launching a kernel is the one `unsafe` call offered: the kernel's arguments and its memory
-//! accesses cannot be checked here.
+//! Work is put into a [`CommandList`], which checks every copy and every argument of a kernel
+//! against real buffers and keeps them alive. What a kernel's code does with its arguments
+//! cannot be checked: loading a [`Module`] is an act of trust. Launching a kernel with bare
+//! addresses ([`Function::launch`]) is `unsafe`.
 
-#[allow(unsafe_code)]
 mod api;
+mod commands;
 mod context;
 mod error;
 mod execution;
 mod memory;
 mod module;
+mod schedule;
 
-pub use context::{Context, DeviceInfo, devices};
+pub use commands::{CommandList, KernelArgument, MAX_ARGUMENTS, PinnedId};
+pub use context::{Context, DeviceInfo, device, devices};
 pub use error::{GpuError, GpuErrorKind};
 pub use execution::{Event, Graph, Stream};
-pub use memory::{DeviceBuffer, PinnedBuffer};
+pub use memory::{DeviceBuffer, DeviceSlice, PinnedBuffer};
 pub use module::{Function, Launch, Module};

@@ -56,12 +56,14 @@ pub struct Launch {
 }
 
 impl Module {
-    /// Loads a cubin, an ELF image. Its size is checked against the ELF header because the
+    /// Loads a cubin, an ELF image. The code in it is trusted to touch only the memory that its
+    /// kernels' arguments say (nothing but the device's own protection between processes stops
+    /// code that does not). Its size is checked against the ELF header because the
     /// driver takes no length.
     pub fn load(context: &Context, cubin: &[u8]) -> Result<Module, GpuError> {
         if elf_size(cubin).is_none_or(|size| size > cubin.len()) {
             return Err(GpuError::new(
-                GpuErrorKind::Driver,
+                GpuErrorKind::BadCode,
                 "the device code is not a whole ELF image",
             ));
         }
@@ -101,6 +103,12 @@ impl Module {
     }
 }
 
+impl std::fmt::Debug for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Function({:p})", self.handle)
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         if let Ok(api) = self.context.enter() {
@@ -111,6 +119,10 @@ impl Drop for Inner {
 }
 
 impl Function {
+    pub(crate) fn ordinal(&self) -> usize {
+        self.module.inner.context.device().ordinal
+    }
+
     /// Allows launches with this much dynamic shared memory, bytes.
     pub fn allow_shared(&self, bytes: u32) -> Result<(), GpuError> {
         let api = self.module.inner.context.enter()?;

@@ -1,5 +1,6 @@
 //! Is what a manifest says possible? Nothing in it is used before this says so.
 
+mod cuda;
 mod flow;
 mod meaning;
 
@@ -9,8 +10,8 @@ use tobiuo_ops::{Fact, infer};
 
 use crate::error::shown;
 use crate::{
-    EngineError, EngineErrorKind, Manifest, Place, Plan, Port, Program, Step, TENSOR_ALIGN,
-    TensorDesc,
+    DeviceKey, EngineError, EngineErrorKind, Manifest, Place, Plan, Port, Program, Step,
+    TENSOR_ALIGN, TensorDesc,
 };
 
 /// More of something than these is refused.
@@ -29,6 +30,14 @@ pub mod limits {
     pub const BATCH: usize = 65_536;
     /// Class names.
     pub const LABELS: usize = 1_000_000;
+    /// Launches of all plans together, and modules of all plans together.
+    pub const LAUNCHES: usize = 1_000_000;
+    /// Launches that others come after, counted once for each that does.
+    pub const WAITS: usize = 4_000_000;
+    /// Streams of a plan.
+    pub const STREAMS: u32 = 64;
+    /// Arguments of a kernel.
+    pub const ARGUMENTS: usize = 16;
     /// Detections kept per picture.
     pub const DETECTIONS: usize = 1_000_000;
 }
@@ -67,15 +76,23 @@ fn limit(what: &str, is: u64, most: u64) -> Result<(), EngineError> {
     Err(EngineError::new(EngineErrorKind::Limit, format!("{what}: {is}; at most {most}")))
 }
 
-/// Checks a manifest against itself and against the length of the weights section.
+/// Checks a manifest against itself and against the lengths of the weights section and of the
+/// code section, which CUDA engines have.
 ///
-/// After it: every tensor lies in bounds and aligned; every index is in range; every step's
+/// After it, for the CPU device: every tensor lies in bounds and aligned; every index is in range; every step's
 /// outputs are what its op gives for its inputs; outputs overlap inputs only as [`Step`]
 /// allows; every tensor that is read was written before, and not overwritten since; inputs,
-/// outputs, task, preprocessing and labels agree with each other in every plan.
+/// outputs, task, preprocessing and labels agree with each other in every plan. For a CUDA
+/// device: every module lies in the code section; every launch has a geometry that devices
+/// can have and waits only for earlier ones; every argument's bytes lie inside its region; every
+/// output is given to a launch; the tensors are exactly the inputs and outputs.
 ///
 /// The error names the plan and step by number and name.
-pub fn validate(manifest: &Manifest, weights_len: u64) -> Result<(), EngineError> {
+pub fn validate(
+    manifest: &Manifest,
+    weights_len: u64,
+    code_len: Option<u64>,
+) -> Result<(), EngineError> {
     ports("input", &manifest.inputs)?;
     ports("output", &manifest.outputs)?;
     if manifest.outputs.is_empty() {
@@ -88,6 +105,7 @@ pub fn validate(manifest: &Manifest, weights_len: u64) -> Result<(), EngineError
     let total = |count: fn(&Plan) -> usize| manifest.plans.iter().map(count).sum::<usize>() as u64;
     limit("tensors", total(|p| p.tensors.len()), limits::TENSORS as u64)?;
     limit("steps", total(|p| p.steps().len()), limits::STEPS as u64)?;
+    cuda::limits(manifest)?;
     let mut before = 0;
     for plan in &manifest.plans {
         if plan.batch <= before {
@@ -98,7 +116,13 @@ pub fn validate(manifest: &Manifest, weights_len: u64) -> Result<(), EngineError
         }
         limit("batch", plan.batch as u64, limits::BATCH as u64)?;
         before = plan.batch;
-        self::plan(manifest, plan, weights_len)?;
+        self::plan(manifest, plan, weights_len, code_len)?;
+    }
+    if code_len.is_some() != matches!(manifest.device, DeviceKey::Cuda(_)) {
+        return Err(inconsistent(match code_len {
+            Some(_) => "a code section in an engine for the CPU device",
+            None => "no code section in an engine for a CUDA device",
+        }));
     }
     meaning::check(manifest)
 }
@@ -145,11 +169,29 @@ fn tensor_name(plan: &Plan, t: u32) -> String {
     format!("tensor {t} {}", shown(&plan.tensors[t as usize].name))
 }
 
-fn plan(manifest: &Manifest, plan: &Plan, weights_len: u64) -> Result<(), EngineError> {
+fn plan(
+    manifest: &Manifest,
+    plan: &Plan,
+    weights_len: u64,
+    code_len: Option<u64>,
+) -> Result<(), EngineError> {
     let here = format!("plan for batch {}", plan.batch);
     limit("arena bytes", plan.arena, limits::ARENA).map_err(|e| e.at(&here))?;
-    if matches!(plan.program, Program::Cuda(_)) {
-        return Err(inconsistent("this reader knows no CUDA plans yet").at(&here));
+    let key = match (&manifest.device, &plan.program) {
+        (DeviceKey::Cpu { .. }, Program::Cpu(_)) => None,
+        (DeviceKey::Cuda(key), Program::Cuda(program)) => Some((key, program)),
+        (key, _) => {
+            let reason =
+                format!("it is for another kind of device than the engine, {}", key.name());
+            return Err(inconsistent(reason).at(&here));
+        }
+    };
+    if let Some((key, program)) = key {
+        plan_ports(manifest, plan, "input", &manifest.inputs, &plan.inputs)
+            .and_then(|()| plan_ports(manifest, plan, "output", &manifest.outputs, &plan.outputs))
+            .map_err(|e| e.at(&here))?;
+        let regions = cuda::Regions { weights: weights_len, code: code_len.unwrap_or(0) };
+        return cuda::plan(manifest, plan, (key, program), regions, &here);
     }
     let mut ranges = Vec::with_capacity(plan.tensors.len());
     for (i, tensor) in plan.tensors.iter().enumerate() {
@@ -175,14 +217,19 @@ fn plan(manifest: &Manifest, plan: &Plan, weights_len: u64) -> Result<(), Engine
     flow.outputs(&plan.outputs).map_err(|e| e.at(&here))
 }
 
+fn rank(tensor: &TensorDesc) -> Result<(), EngineError> {
+    if tensor.shape.len() <= tobiuo_ops::MAX_RANK {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        EngineErrorKind::Limit,
+        format!("{} axes; at most {}", tensor.shape.len(), tobiuo_ops::MAX_RANK),
+    ))
+}
+
 /// A tensor's bytes, when they lie in bounds and aligned.
 fn place(tensor: &TensorDesc, arena: u64, weights_len: u64) -> Result<Range, EngineError> {
-    if tensor.shape.len() > tobiuo_ops::MAX_RANK {
-        return Err(EngineError::new(
-            EngineErrorKind::Limit,
-            format!("{} axes; at most {}", tensor.shape.len(), tobiuo_ops::MAX_RANK),
-        ));
-    }
+    rank(tensor)?;
     let (in_arena, start, len) = match tensor.place {
         Place::Arena(start) => (true, start, arena),
         Place::Weights(start) => (false, start, weights_len),
