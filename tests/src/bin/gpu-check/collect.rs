@@ -7,9 +7,9 @@ use std::path::Path;
 use tobiuo_builder::cuda::lower::lower;
 use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::passes::{PassOptions, optimise};
+use tobiuo_engine::Precision;
 use tobiuo_kernels::Layer;
 use tobiuo_kernels::random::{GENERATORS, Random};
-use tobiuo_tensor::DType;
 
 /// A layer and where it comes from.
 pub struct Found {
@@ -73,14 +73,14 @@ impl Layers {
     pub fn model(
         &mut self,
         path: &Path,
-        dtypes: &[DType],
+        precisions: &[Precision],
         seed: u64,
     ) -> Result<(), Box<dyn Error>> {
         let graph = import(path, &ImportOptions::default())?;
         let options = PassOptions { with: vec!["merge-siblings".into()], ..PassOptions::default() };
         let (graph, _) = optimise(graph, &options, &mut |_| {})?;
-        for &dtype in dtypes {
-            let lowering = lower(&graph, dtype)?;
+        for &precision in precisions {
+            let lowering = lower(&graph, precision)?;
             let from = stem(path);
             for (number, lowered) in lowering.layers.into_iter().enumerate() {
                 self.add(&from, lowered.layer, derived(seed, &from, number));

@@ -22,9 +22,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
+use tobiuo_engine::Precision;
 use tobiuo_gpu::DeviceInfo;
 use tobiuo_kernels::Layer;
-use tobiuo_tensor::DType;
 
 use collect::{Found, Layers};
 use report::Report;
@@ -40,7 +40,7 @@ usage: gpu-check [OPTIONS] [MODEL.onnx ...]
   --random N            random layers of each family (default 12)
   --seed S              for all that is random (default: from the clock; printed)
   --families A,B        only these families
-  --precision A,B       how models are lowered: f16, f32 (default f16)
+  --precision A,B       how models are lowered: fp32, tf32, fp16 (default fp16)
   --candidates CHOICE   of each layer: all, first:N, sample:N (default all)
   --random-candidates CHOICE   of each random layer (default: as --candidates)
   --targets A,B         native; or 87, 80, ...: PTX made for that GPU, assembled by the driver
@@ -63,7 +63,7 @@ struct Options {
     random: usize,
     seed: u64,
     families: Option<Vec<String>>,
-    precisions: Vec<DType>,
+    precisions: Vec<Precision>,
     choice: Choice,
     random_choice: Option<Choice>,
     goals: Vec<Goal>,
@@ -93,7 +93,7 @@ fn parse() -> Result<Options, Box<dyn Error>> {
         random: 12,
         seed: clock % 1_000_000_007,
         families: None,
-        precisions: vec![DType::F16],
+        precisions: vec![Precision::Fp16],
         choice: Choice::All,
         random_choice: None,
         goals: vec![Goal::Native],
@@ -127,9 +127,10 @@ fn parse() -> Result<Options, Box<dyn Error>> {
             }
             "precision" => {
                 let one = |p: &str| match p {
-                    "f16" | "fp16" => Ok(DType::F16),
-                    "f32" | "fp32" => Ok(DType::F32),
-                    other => Err(format!("--precision {other}: f16 or f32")),
+                    "fp16" => Ok(Precision::Fp16),
+                    "tf32" => Ok(Precision::Tf32),
+                    "fp32" => Ok(Precision::Fp32),
+                    other => Err(format!("--precision {other}: fp32, tf32 or fp16")),
                 };
                 o.precisions = text()?.split(',').map(one).collect::<Result<_, _>>()?;
             }

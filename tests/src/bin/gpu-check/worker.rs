@@ -185,3 +185,42 @@ fn check(
     emit(Event::Done { reference: reference_seconds, compile: compile_seconds, run: run_seconds })?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tobiuo_kernels::random::GENERATORS;
+
+    /// What is compared on a GPU must itself be sound: memory as long as the extents, every
+    /// element a number, candidates to run.
+    #[test]
+    fn random_layers_of_every_family_have_a_reference() {
+        let target = Target {
+            sm: 87,
+            sm_count: 8,
+            shared_per_block: 163 << 10,
+            shared_per_sm: 164 << 10,
+            l2_bytes: 4 << 20,
+            clock_ghz: 0.918,
+            bandwidth_gbs: 102.0,
+        };
+        for (name, make) in GENERATORS {
+            let mut random = Random::new(7);
+            let mut checked = 0;
+            while checked < 4 {
+                let layer = make(&mut random);
+                assert_eq!(layer.family(), *name);
+                assert!(!layer.candidates(&target).is_empty(), "{layer:?}");
+                let extents = layer.extents();
+                let bytes: usize = extents.inputs.iter().chain(&extents.outputs).sum();
+                if bytes > 50_000 {
+                    continue;
+                }
+                if let Err(why) = Reference::new(&layer, checked) {
+                    panic!("{layer:?}: {why}");
+                }
+                checked += 1;
+            }
+        }
+    }
+}
