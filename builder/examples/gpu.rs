@@ -48,8 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let context = Context::new(0)?;
     eprintln!("{:?}, NVRTC {:?} at {}", context.device(), nvrtc.version(), nvrtc.path().display());
     for model in models {
-        if let Err(e) = one(&context, &nvrtc, Path::new(&model), effort, [layers, verify], replays)
-        {
+        if let Err(e) = one(&context, Path::new(&model), effort, [layers, verify], replays) {
             eprintln!("{model}: {e}");
             println!("{}", serde_json::json!({ "model": model, "error": e.to_string() }));
         }
@@ -59,7 +58,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn one(
     context: &Context,
-    nvrtc: &Nvrtc,
     model: &Path,
     effort: Effort,
     [show, verify]: [bool; 2],
@@ -72,7 +70,7 @@ fn one(
     let (graph, _) = optimise(graph, &options, &mut |_| {})?;
     let lowering = lower(&graph, Precision::Fp16)?;
     let lowered_seconds = begun.elapsed().as_secs_f64();
-    let (tactics, tuning) = choose(context, nvrtc, &lowering, effort)?;
+    let (tactics, tuning) = choose(context, Nvrtc::open()?, &lowering, effort)?;
     let mut program = Program::new(context, &lowering, &tactics, false)?;
     let build_seconds = begun.elapsed().as_secs_f64();
     let mut random = 88_172_645_463_325_252u64;

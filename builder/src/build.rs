@@ -225,7 +225,7 @@ fn reusable(
     let m = engine.manifest();
     let said = &first.1.metadata;
     let same = m.builder == VERSION
-        && m.provenance.options == options.describe()
+        && m.provenance.options == options.describe("device=cpu precision=fp32")
         // What a model's properties say is no part of its hash.
         && m.labels == said.labels
         && m.task == said.task.clone().unwrap_or(Task::Tensors)
@@ -303,7 +303,7 @@ fn finish_build(
             format: metadata.format.clone(),
             model_hash: model_hash.clone(),
             producer: metadata.producer.clone(),
-            options: options.describe(),
+            options: options.describe("device=cpu precision=fp32"),
             passes: passes.clone(),
             notes: metadata.notes.clone(),
         },

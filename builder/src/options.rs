@@ -1,10 +1,56 @@
 //! What a build can be told.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
-use tobiuo_engine::{ChannelOrder, Fit};
+use tobiuo_engine::{ChannelOrder, Fit, Precision};
 
 use crate::passes::PassOptions;
+use crate::tactics::Effort;
+
+/// The device to build for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first GPU that can be used, the CPU where there is none.
+    Auto,
+    /// The CPU device.
+    #[default]
+    Cpu,
+    /// The GPU of this number; kernels are chosen by timing them on it.
+    Cuda(usize),
+    /// A GPU of this compute capability (87 for 8.7): the one that is here, or, where none is,
+    /// any, with kernels chosen by the cost model.
+    Sm(u32),
+}
+
+/// Where measured times of kernels are kept between builds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CacheChoice {
+    /// `tobiuo/tactics.jsonl` in the user's cache folder.
+    #[default]
+    User,
+    /// This file.
+    File(PathBuf),
+    /// Nowhere.
+    None,
+}
+
+/// What only concerns CUDA engines.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CudaOptions {
+    /// How many kernels are tried for a layer.
+    pub effort: Effort,
+    /// Measured times and compiled kernels of earlier builds.
+    pub cache: CacheChoice,
+    /// Where to write what was chosen.
+    pub record: Option<PathBuf>,
+    /// A file written so, to choose the same again.
+    pub replay: Option<PathBuf>,
+    /// Device memory at most, of the engine with one context and of the build itself; bytes.
+    pub memory_limit: Option<u64>,
+    /// Scratch memory of a context at most; bytes.
+    pub scratch_limit: Option<u64>,
+}
 
 /// What outputs mean, when the user says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +79,7 @@ pub struct PreprocessOptions {
 }
 
 /// Everything that shapes an engine beside the model. `BuildOptions::default()` builds for
-/// batch 1 and takes what the model's file says.
+/// batch 1 on the CPU device and takes what the model's file says.
 #[derive(Clone, Debug)]
 pub struct BuildOptions {
     /// Batch sizes, one plan each.
@@ -54,6 +100,12 @@ pub struct BuildOptions {
     pub preprocess: PreprocessOptions,
     /// Which passes run.
     pub passes: PassOptions,
+    /// The device to build for.
+    pub device: DeviceChoice,
+    /// Precision of the heavy layers; `None`: f16 on a GPU, f32 on the CPU.
+    pub precision: Option<Precision>,
+    /// What only concerns CUDA engines.
+    pub cuda: CudaOptions,
 }
 
 impl Default for BuildOptions {
@@ -68,14 +120,18 @@ impl Default for BuildOptions {
             max_detections: None,
             preprocess: PreprocessOptions::default(),
             passes: PassOptions::default(),
+            device: DeviceChoice::default(),
+            precision: None,
+            cuda: CudaOptions::default(),
         }
     }
 }
 
 impl BuildOptions {
-    /// One line that differs where the options differ, for the engine's provenance.
-    pub fn describe(&self) -> String {
-        let mut out = format!("device=cpu precision=fp32 batch={:?}", self.batches);
+    /// One line that differs where the options differ, for the engine's provenance. `device` is
+    /// the device as it was chosen, with what shapes an engine for it.
+    pub fn describe(&self, device: &str) -> String {
+        let mut out = format!("{device} batch={:?}", self.batches);
         for (name, shape) in &self.input_shapes {
             let _ = write!(out, " input-shape={name:?}{shape:?}");
         }

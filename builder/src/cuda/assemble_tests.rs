@@ -24,7 +24,14 @@ fn tactic(candidate: Candidate, code: &[u8]) -> Tactic {
         shared_bytes: 0,
         log: String::new(),
     };
-    Tactic { candidate, code, time_us: Some(1.5), runners_up: vec![("other".into(), 2.0)] }
+    Tactic {
+        candidate,
+        code,
+        time_us: Some(1.5),
+        runners_up: vec![("other".into(), 2.0)],
+        finalists: vec![],
+        distinct: 0,
+    }
 }
 
 fn tactics(lowering: &Lowering) -> Vec<Tactic> {

@@ -6,27 +6,34 @@
 //! activations where the layer before would leave them, in the cache. Candidates take turns, so
 //! that a change of the clock meets all of them; the median of a candidate's rounds is its time.
 
+pub mod cache;
+pub mod choose;
+pub mod compile;
+pub mod cubins;
+mod files;
 mod program;
 mod timing;
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use serde::{Deserialize, Serialize};
 use tobiuo_gpu::{Context, GpuError, Launch, Module};
 use tobiuo_nvrtc::{Compiled, Nvrtc, NvrtcError};
 
 use crate::cuda::lower::Lowering;
-use tobiuo_kernels::{Candidate, ENTRY, Layer, Target};
+use tobiuo_kernels::{Candidate, ENTRY, Target};
 
+pub use cache::TacticCache;
+pub use choose::Chooser;
+pub use compile::Compiler;
 pub use program::Program;
 
 /// How many candidates are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Effort {
     /// The cost model's choice, untimed.
     Fast,
     /// A few per layer.
+    #[default]
     Default,
     /// All of them.
     Max,
@@ -53,6 +60,21 @@ pub struct Tactic {
     pub time_us: Option<f64>,
     /// The other candidates' labels and times, best first.
     pub runners_up: Vec<(String, f64)>,
+    /// The runners-up that are worth trying in the whole network.
+    pub finalists: Vec<Finalist>,
+    /// Number of the distinct layer.
+    pub distinct: usize,
+}
+
+/// A candidate that did nearly as well as the best.
+#[derive(Clone, Debug)]
+pub struct Finalist {
+    /// What runs.
+    pub candidate: Candidate,
+    /// Its code.
+    pub code: Compiled,
+    /// Measured time, microseconds.
+    pub time_us: f64,
 }
 
 impl Tactic {
@@ -77,6 +99,18 @@ pub enum TacticError {
     Nvrtc(NvrtcError),
     /// No candidate of a layer compiles, or none fits the device.
     None(String),
+    /// What is needed is more than the memory that may be used.
+    Memory(String),
+}
+
+impl TacticError {
+    /// The same, with the layer's name.
+    fn in_layer(self, name: &str) -> TacticError {
+        match self {
+            TacticError::Nvrtc(e) => TacticError::None(format!("layer '{name}': {e}")),
+            other => other,
+        }
+    }
 }
 
 impl std::fmt::Display for TacticError {
@@ -84,7 +118,7 @@ impl std::fmt::Display for TacticError {
         match self {
             TacticError::Gpu(e) => write!(f, "{e}"),
             TacticError::Nvrtc(e) => write!(f, "{e}"),
-            TacticError::None(what) => f.write_str(what),
+            TacticError::None(what) | TacticError::Memory(what) => f.write_str(what),
         }
     }
 }
@@ -118,124 +152,44 @@ pub fn target_of(context: &Context) -> Target {
     }
 }
 
-/// Compiles sources, with or without the architecture's own features, on all cores; the results
-/// are in their order.
-pub fn compile_all(
-    nvrtc: &Nvrtc,
-    sources: &[(&str, bool)],
-    sm: u32,
-) -> Vec<Result<Compiled, NvrtcError>> {
-    let results: Vec<Mutex<Option<Result<Compiled, NvrtcError>>>> =
-        sources.iter().map(|_| Mutex::new(None)).collect();
-    let next = AtomicUsize::new(0);
-    let threads =
-        std::thread::available_parallelism().map_or(1, |n| n.get()).min(sources.len().max(1));
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(&(source, specific)) = sources.get(i) else { return };
-                    let done = nvrtc.compile("kernel.cu", source, sm, specific);
-                    *results[i].lock().expect("no thread panics holding it") = Some(done);
-                }
-            });
-        }
-    });
-    let taken =
-        |m: Mutex<Option<_>>| m.into_inner().ok().flatten().expect("every source was compiled");
-    results.into_iter().map(taken).collect()
-}
-
 /// What choosing took and did.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Tuning {
     /// Distinct layers.
     pub distinct: usize,
     /// Kernels compiled.
     pub compiled: usize,
+    /// Kernels that an earlier build had compiled.
+    pub compiled_before: usize,
     /// Kernels timed.
     pub timed: usize,
+    /// Kernels that an earlier build had timed.
+    pub timed_before: usize,
     /// Seconds spent compiling.
     pub compile_seconds: f64,
     /// Seconds spent timing.
     pub timing_seconds: f64,
 }
 
-/// Chooses a tactic for every layer of a lowering.
+/// Chooses a tactic for every layer of a lowering by timing, without a cache.
 pub fn choose(
     context: &Context,
-    nvrtc: &Nvrtc,
+    nvrtc: Nvrtc,
     lowering: &Lowering,
     effort: Effort,
 ) -> Result<(Vec<Tactic>, Tuning), TacticError> {
-    let target = target_of(context);
-    let mut distinct: Vec<(String, &Layer, usize)> = Vec::new();
-    let mut index: HashMap<String, usize> = HashMap::new();
-    let mut of_layer = Vec::new();
-    for (i, lowered) in lowering.layers.iter().enumerate() {
-        // Everything that decides a kernel is in the layer's description.
-        let key = format!("{:?}", lowered.layer);
-        let at = *index.entry(key.clone()).or_insert_with(|| {
-            distinct.push((key, &lowered.layer, i));
-            distinct.len() - 1
-        });
-        of_layer.push(at);
-    }
-    let mut tuning = Tuning { distinct: distinct.len(), ..Tuning::default() };
-    let mut pool: Vec<(usize, Candidate)> = Vec::new();
-    for (d, (_, layer, first)) in distinct.iter().enumerate() {
-        let mut candidates = layer.candidates(&target);
-        if candidates.is_empty() {
-            let name = &lowering.layers[*first].name;
-            return Err(TacticError::None(format!(
-                "no kernel for layer '{name}' fits this device"
-            )));
-        }
-        candidates.truncate(effort.candidates());
-        pool.extend(candidates.into_iter().map(|c| (d, c)));
-    }
-    let begun = std::time::Instant::now();
-    let sources: Vec<_> = pool.iter().map(|(_, c)| (c.source.as_str(), c.specific)).collect();
-    let compiled = compile_all(nvrtc, &sources, target.sm);
-    tuning.compile_seconds = begun.elapsed().as_secs_f64();
-    tuning.compiled = pool.len();
-    let begun = std::time::Instant::now();
-    let mut ready: Vec<Vec<(Candidate, Compiled)>> = distinct.iter().map(|_| Vec::new()).collect();
-    let mut first_error = None;
-    for ((d, candidate), code) in pool.into_iter().zip(compiled) {
-        match code {
-            Ok(code) => ready[d].push((candidate, code)),
-            Err(e) => {
-                log::warn!("{}: {e}", candidate.label);
-                first_error.get_or_insert(e);
-            }
-        }
-    }
-    let mut chosen = Vec::new();
-    for (d, candidates) in ready.into_iter().enumerate() {
-        let lowered = &lowering.layers[distinct[d].2];
-        if candidates.is_empty() {
-            return Err(first_error
-                .map_or_else(|| TacticError::None(lowered.name.clone()), TacticError::Nvrtc));
-        }
-        if effort == Effort::Fast || candidates.len() == 1 {
-            let (candidate, code) = candidates.into_iter().next().expect("there is one");
-            chosen.push(Tactic { candidate, code, time_us: None, runners_up: Vec::new() });
-            continue;
-        }
-        tuning.timed += candidates.len();
-        let times = timing::time_candidates(context, lowering, lowered, &candidates)?;
-        let mut order: Vec<usize> = (0..candidates.len()).collect();
-        order.sort_by(|&a, &b| times[a].total_cmp(&times[b]));
-        let best = order[0];
-        let runners_up =
-            order[1..].iter().take(4).map(|&i| (candidates[i].0.label.clone(), times[i])).collect();
-        let (candidate, code) = candidates[best].clone();
-        chosen.push(Tactic { candidate, code, time_us: Some(times[best]), runners_up });
-    }
-    tuning.timing_seconds = begun.elapsed().as_secs_f64();
-    Ok((of_layer.into_iter().map(|d| chosen[d].clone()).collect(), tuning))
+    let compiler = Compiler::new(nvrtc, None);
+    let mut chooser = Chooser {
+        compiler: &compiler,
+        target: &target_of(context),
+        device: Some(context),
+        effort,
+        cache: &mut TacticCache::in_memory(),
+        device_key: "",
+        scratch_limit: None,
+        memory_limit: None,
+    };
+    chooser.choose(lowering, &mut (), 1.0)
 }
 
 /// A candidate's launch geometry. `follows`: another kernel of this graph is in front of it.

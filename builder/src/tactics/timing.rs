@@ -11,6 +11,8 @@ use tobiuo_kernels::{Argument, Candidate};
 const CHAIN: usize = 16;
 /// Rounds; the median counts.
 const ROUNDS: usize = 7;
+/// Launches of one candidate in all.
+pub(super) const LAUNCHES: usize = CHAIN * (ROUNDS + 1);
 
 struct Timed {
     graph: Graph,
@@ -25,6 +27,7 @@ pub(super) fn time_candidates(
     lowering: &Lowering,
     layer: &Lowered,
     candidates: &[(Candidate, Compiled)],
+    memory_limit: Option<u64>,
 ) -> Result<Vec<f64>, TacticError> {
     let stream = Stream::new(context)?;
     let noise = |bytes: usize| -> Result<DeviceBuffer, GpuError> {
@@ -62,7 +65,9 @@ pub(super) fn time_candidates(
     let total: usize = layer.constants.iter().map(|&c| lowering.constants[c].len()).sum();
     let l2 = context.device().l2_bytes as usize;
     let copies = (l2 * 3 / 2).div_ceil(total.max(1)).clamp(1, CHAIN);
-    let copies = if total == 0 { 1 } else { copies };
+    // Half of what may be used, the rest for activations and scratch memory.
+    let fit = memory_limit.map_or(CHAIN, |limit| (limit / 2 / total.max(1) as u64) as usize);
+    let copies = if total == 0 { 1 } else { copies.min(fit.max(1)) };
     let mut constants = Vec::new();
     for _ in 0..copies {
         let mut set = Vec::new();
