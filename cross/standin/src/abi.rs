@@ -548,13 +548,19 @@ fn load_module(
         // its parts are; the caller has checked the header against the length.
         unsafe { std::slice::from_raw_parts(image.wrapping_add(at), len) }
     };
-    let Some((sm, source)) = elf::unwrap(&bytes) else { return Err(INVALID_IMAGE) };
     let device = d.description.devices[d.contexts[&context].device].sm;
-    // Code runs on its own and later minor versions of one major version.
-    if sm / 10 != device / 10 || sm > device {
+    let loaded = if bytes(0, 4) == b"\x7fELF" {
+        // Code runs on its own and later minor versions of one major version.
+        elf::unwrap(&bytes).map(|(sm, s)| (sm / 10 == device / 10 && sm <= device, s.to_string()))
+    } else {
+        // PTX runs on every later device.
+        let text = text(image.cast())?;
+        elf::unwrap_ptx(&text).map(|(sm, s)| (sm <= device, s.to_string()))
+    };
+    let (runs, source) = loaded.ok_or(INVALID_IMAGE)?;
+    if !runs {
         return Err(NO_BINARY_FOR_GPU);
     }
-    let source = source.to_string();
     let handle = d.handle();
     d.modules.insert(handle, Module { context, source, functions: Default::default() });
     module.put(handle)

@@ -36,6 +36,19 @@ pub(crate) fn wrap(source: &str, sm: u32) -> Vec<u8> {
     out
 }
 
+const PTX_MARK: &str = "// stand-in PTX for sm_";
+
+/// The text that stands for PTX.
+pub(crate) fn ptx(source: &str, sm: u32) -> String {
+    format!("{PTX_MARK}{sm}\n{source}")
+}
+
+/// Architecture and source of a PTX text.
+pub(crate) fn unwrap_ptx(text: &str) -> Option<(u32, &str)> {
+    let (sm, source) = text.strip_prefix(PTX_MARK)?.split_once('\n')?;
+    Some((sm.parse().ok()?, source))
+}
+
 fn section(out: &mut Vec<u8>, name: u32, kind: u32, at: usize, len: usize) {
     out.extend_from_slice(&name.to_le_bytes());
     out.extend_from_slice(&kind.to_le_bytes());
@@ -85,6 +98,7 @@ mod tests {
         let bytes = |at: usize, len: usize| &image[at..at + len];
         assert_eq!(unwrap(&bytes), Some((110, "kernel text")));
         let other = vec![0u8; 256];
+        assert_eq!(unwrap_ptx(&ptx("kernel text", 87)), Some((87, "kernel text")));
         assert_eq!(unwrap(&|at, len| &other[at..at + len]), None);
     }
 }

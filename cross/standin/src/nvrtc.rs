@@ -30,6 +30,7 @@ struct Program {
     source: String,
     log: String,
     image: Vec<u8>,
+    ptx: String,
 }
 
 #[derive(Default)]
@@ -119,6 +120,14 @@ functions! {
     fn nvrtcGetCUBINSize(program: usize, size: Out<usize>) |_| {
         size.put(find(program)?.image.len()).map_err(|_| INVALID_INPUT)
     };
+    fn nvrtcGetPTXSize(program: usize, size: Out<usize>) |_| {
+        size.put(find(program)?.ptx.len() + 1).map_err(|_| INVALID_INPUT)
+    };
+    fn nvrtcGetPTX(program: usize, ptx: *mut u8) |_| {
+        let found = find(program)?;
+        put_bytes(ptx, found.ptx.as_bytes())?;
+        put_bytes(ptx.wrapping_add(found.ptx.len()), &[0])
+    };
     fn nvrtcGetCUBIN(program: usize, image: *mut u8) |_| put_bytes(image, &find(program)?.image);
 }
 
@@ -170,10 +179,15 @@ fn find(program: usize) -> Result<Program, c_int> {
 
 fn compile(d: &mut Driver, handle: usize, options: &[String]) -> Result<(), c_int> {
     let mut program = find(handle)?;
-    let mut sm = None;
+    let (mut sm, mut ptx_only) = (None, false);
     let mut defines = String::new();
     for option in options {
-        if let Some(name) = option.strip_prefix("--gpu-architecture=sm_") {
+        if let Some(name) = option.strip_prefix("--gpu-architecture=") {
+            let (name, is_virtual) = match name.strip_prefix("compute_") {
+                Some(name) => (name, true),
+                None => (name.strip_prefix("sm_").ok_or(INVALID_OPTION)?, false),
+            };
+            ptx_only = is_virtual;
             sm = name.trim_end_matches(['a', 'f']).parse().ok();
         } else if let Some(define) =
             option.strip_prefix("--define-macro=").or_else(|| option.strip_prefix("-D"))
@@ -205,7 +219,10 @@ fn compile(d: &mut Driver, handle: usize, options: &[String]) -> Result<(), c_in
         Err(COMPILATION)
     } else {
         program.log = "ptxas info    : 0 bytes gmem\nptxas info    : Function properties\n    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\nptxas info    : Used 40 registers, used 1 barriers\n".into();
-        program.image = elf::wrap(&format!("{defines}{}", program.source), known as u32);
+        let source = format!("{defines}{}", program.source);
+        program.ptx = elf::ptx(&source, known as u32);
+        // As NVRTC: machine code only for a real architecture.
+        program.image = if ptx_only { Vec::new() } else { elf::wrap(&source, known as u32) };
         Ok(())
     };
     programs(|p| p.all.insert(handle, program));
