@@ -16,7 +16,7 @@ use tobiuo_builder::cuda::lower::lower;
 use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::interpret;
 use tobiuo_builder::passes::{PassOptions, optimise};
-use tobiuo_builder::tactics::{Effort, Program, choose};
+use tobiuo_builder::tactics::{Effort, Program, choose, settle};
 use tobiuo_engine::Precision;
 use tobiuo_gpu::Context;
 use tobiuo_nvrtc::Nvrtc;
@@ -71,7 +71,11 @@ fn one(
     let lowering = lower(&graph, Precision::Fp16)?;
     let lowered_seconds = begun.elapsed().as_secs_f64();
     let (tactics, tuning) = choose(context, Nvrtc::open()?, &lowering, effort)?;
-    let mut program = Program::new(context, &lowering, &tactics, false)?;
+    let begun_placing = Instant::now();
+    let placed = settle(context, &lowering, &tactics)?;
+    let placing_seconds = begun_placing.elapsed().as_secs_f64();
+    let mut program = Program::new(context, &lowering, &tactics, &placed.schedule, false)?;
+    program.select(&placed.selected)?;
     let build_seconds = begun.elapsed().as_secs_f64();
     let mut random = 88_172_645_463_325_252u64;
     let mut inputs = Vec::new();
@@ -93,7 +97,8 @@ fn one(
     let named: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let expected = interpret::run(&reference, &named)?;
     if verify {
-        let mut kept = Program::new(context, &lowering, &tactics, true)?;
+        let mut kept = Program::new(context, &lowering, &tactics, &placed.schedule, true)?;
+        kept.select(&placed.selected)?;
         for (i, (_, tensor)) in inputs.iter().enumerate() {
             kept.set_input(i, tensor.data().bytes())?;
         }
@@ -127,11 +132,15 @@ fn one(
     times.sort_by(f64::total_cmp);
     let sum: f64 = tactics.iter().filter_map(|t| t.time_us).sum();
     if show {
-        for (layer, tactic) in lowering.layers.iter().zip(&tactics) {
+        for (i, (layer, tactic)) in lowering.layers.iter().zip(&tactics).enumerate() {
             let others: Vec<String> =
-                tactic.runners_up.iter().map(|(l, t)| format!("{l} {t:.2}")).collect();
+                tactic.runners_up.iter().take(4).map(|(l, t)| format!("{l} {t:.2}")).collect();
+            let slot = &placed.schedule.slots[i];
             eprintln!(
-                "{:7.2} us  {:12} {:28} {:?}  | {}",
+                "{i:3} s{} {:?} f{} {:7.2} us  {:12} {:28} {:?}  | {}",
+                slot.stream,
+                slot.after,
+                placed.selected[i],
                 tactic.time_us.unwrap_or(0.0),
                 layer.layer.family(),
                 tactic.candidate.label,
@@ -148,6 +157,11 @@ fn one(
             "us_min": times[0],
             "us_p90": times[times.len() * 9 / 10],
             "layers_sum_us": sum,
+            "serial_us": placed.network_us.0,
+            "streams": placed.schedule.slots.iter().map(|s| s.stream).max(),
+            "swaps_tried": placed.tried.0,
+            "swaps_kept": placed.tried.1,
+            "placing_s": placing_seconds,
             "kernels": program.kernels(),
             "copies": lowering.layers.iter().filter(|l| l.op == "Copy").count(),
             "relative_error": worst,

@@ -1,4 +1,5 @@
-// Convolution as an implicit GEMM on tensor cores (mma.sync m16n8k16, f16 in, f32 accumulate).
+// Convolution as an implicit GEMM on tensor cores (f16 in, f32 accumulate): mma.sync m16n8k16, or
+// with WGMMA (compute capability 9.0a) warpgroup products m64nBNk16 straight from shared memory.
 //
 // x [N, IH, IW, LDX] NHWC, w [OC, K_PADDED] with K ordered (kh, kw, c), bias [OC] f32,
 // y [N, OH, OW, LDY], res like y with LDR. GEMM: M = N*OH*OW pixels, N = OC, K = KH*KW*IC.
@@ -7,6 +8,9 @@
 // share K: the last one to finish a tile adds the others' partial sums, or, with CLUSTER
 // (compute capability 9.0 on), the blocks of a tile are one cluster, and each adds up and
 // finishes a part of the tile out of the others' shared memory.
+//
+// The swizzle of 128-byte rows is the one that wgmma's shared-memory descriptors call 128-byte
+// swizzling, so both forms share their copies and their epilogue.
 //
 // Shapes are compile-time constants, so index divisions become multiplications and each
 // thread's addresses and its per-tap bounds mask are computed once, outside the K loop.
@@ -23,6 +27,16 @@
 #define WM (BM / WR)
 #define WN (BN / WC)
 #define TAPS (KH * KW)
+// Steps that copies run ahead of the product. Warpgroup products are still reading one stage
+// while the next is multiplied, so that one is not free yet.
+#define AHEAD (WGMMA ? ST - 2 : ST - 1)
+// Sums over odd and even k apart, where a tile has too few products to hide their latency.
+#define SUMS (!WGMMA && WM / 16 * (WN / 8) <= 4 && BK >= 64 ? 2 : 1)
+#if ROLLED
+#define PROLOGUE_LOOP _Pragma("unroll 1")
+#else
+#define PROLOGUE_LOOP _Pragma("unroll")
+#endif
 
 __device__ __forceinline__ void copy16(u32 to, const void* from, bool valid) {
   int bytes = valid ? 16 : 0;
@@ -44,7 +58,7 @@ __device__ __forceinline__ void load_matrix2(u32* d, u32 at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(d[0]), "=r"(d[1]) : "r"(at));
 }
 __device__ __forceinline__ void mma(float* c, const u32* a, const u32* b) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
@@ -57,6 +71,14 @@ __device__ __forceinline__ u32 swizzled(int r, int c) {
 #endif
 }
 
+#if WGMMA
+// Shared-memory descriptor of a K-major tile with 128-byte rows (PTX ISA, "Matrix descriptor"):
+// address, 1024 bytes from 8 rows to the next, 128-byte swizzle.
+__device__ __forceinline__ u64 descriptor(u32 at) {
+  return (u64)(at >> 4 & 0x3fff) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62;
+}
+#endif
+
 #if CLUSTER
 #define CLUSTER_SHAPE __cluster_dims__(1, 1, SPLIT)
 #else
@@ -66,7 +88,12 @@ __device__ __forceinline__ u32 swizzled(int r, int c) {
 extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS)
 KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, f16* y,
        const f16* res, float* __restrict__ partial, int* __restrict__ tickets) {
+#if WGMMA
+  extern __shared__ __align__(1024) u8 unaligned[];
+  u8* shared = unaligned + (1024 - (u32)__cvta_generic_to_shared(unaligned) % 1024) % 1024;
+#else
   extern __shared__ __align__(128) u8 shared[];
+#endif
   __shared__ float shared_bias[BN];
 #if SPLIT > 1 && !CLUSTER
   __shared__ int is_last;
@@ -137,55 +164,90 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
   };
 
   // Weights do not depend on the kernels before this one: they travel while those finish.
-#pragma unroll
-  for (int s = 0; s < ST - 1; s++) load_b(s, k_begin + s);
+  PROLOGUE_LOOP
+  for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);
   for (int i = tid; i < BN; i += THREADS)
     copy4((u32)__cvta_generic_to_shared(shared_bias + i), bias + (n0 + i < OC ? n0 + i : 0), n0 + i < OC);
   release_dependents();
   wait_for_producers();
-#pragma unroll
-  for (int s = 0; s < ST - 1; s++) {
+  PROLOGUE_LOOP
+  for (int s = 0; s < AHEAD; s++) {
     load_a(s, k_begin + s);
     asm volatile("cp.async.commit_group;");
   }
 
-  float acc[WM / 16][WN / 8][4];
+  float sums_of[SUMS][WM / 16][WN / 8][4];
 #pragma unroll
-  for (int i = 0; i < WM / 16; i++)
+  for (int z = 0; z < SUMS; z++)
 #pragma unroll
-    for (int j = 0; j < WN / 8; j++)
+    for (int i = 0; i < WM / 16; i++)
 #pragma unroll
-      for (int q = 0; q < 4; q++) acc[i][j][q] = 0.0f;
+      for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+        for (int q = 0; q < 4; q++) sums_of[z][i][j][q] = 0.0f;
 
-  int stage = 0;
+  int stage = 0, fill = AHEAD;
   for (int step = k_begin; step < k_end; step++) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(ST - 2));
-    __syncthreads();
-    int next = stage == 0 ? ST - 1 : stage - 1;
-    load_a(next, step + ST - 1);
-    load_b(next, step + ST - 1);
-    asm volatile("cp.async.commit_group;");
+    asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1));
     const u32 at_a = base + stage * STAGE, at_b = at_a + A_BYTES;
+#if WGMMA
+    // The copies' bytes become visible to the products' asynchronous reads.
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncthreads();
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+    const u64 a = descriptor(at_a + (warp >> 2) * (64 * BK * 2)), b = descriptor(at_b);
 #pragma unroll
-    for (int kk = 0; kk < BK / 16; kk++) {
-      u32 a[WM / 16][4], b[WN / 8][2];
+    for (int kk = 0; kk < BK / 16; kk++) warpgroup_mma(sums_of[0], a + kk * 2, b + kk * 2);
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    load_a(fill, step + AHEAD);
+    load_b(fill, step + AHEAD);
+    asm volatile("cp.async.commit_group;");
+    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+#else
+    __syncthreads();
+    load_a(fill, step + AHEAD);
+    load_b(fill, step + AHEAD);
+    asm volatile("cp.async.commit_group;");
+    // Fragments are loaded one product ahead.
+    u32 a[2][WM / 16][4], b[2][WN / 8][2];
+    auto load_fragments = [&](int kk) {
+      const int f = kk & 1;
 #pragma unroll
-      for (int i = 0; i < WM / 16; i++) load_matrix4(a[i], at_a + swizzled(wr * WM + i * 16 + (lane & 15), kk * 2 + (lane >> 4)));
+      for (int i = 0; i < WM / 16; i++) load_matrix4(a[f][i], at_a + swizzled(wr * WM + i * 16 + (lane & 15), kk * 2 + (lane >> 4)));
 #pragma unroll
       for (int j = 0; j + 1 < WN / 8; j += 2) {
         u32 d[4];
         load_matrix4(d, at_b + swizzled(wc * WN + j * 8 + ((lane >> 4) << 3) + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
-        b[j][0] = d[0], b[j][1] = d[1], b[j + 1][0] = d[2], b[j + 1][1] = d[3];
+        b[f][j][0] = d[0], b[f][j][1] = d[1], b[f][j + 1][0] = d[2], b[f][j + 1][1] = d[3];
       }
-      if (WN / 8 % 2) load_matrix2(b[WN / 8 - 1], at_b + swizzled(wc * WN + WN - 8 + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
+      if (WN / 8 % 2) load_matrix2(b[f][WN / 8 - 1], at_b + swizzled(wc * WN + WN - 8 + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
+    };
+    load_fragments(0);
+#pragma unroll
+    for (int kk = 0; kk < BK / 16; kk++) {
+      if (kk + 1 < BK / 16) load_fragments(kk + 1);
 #pragma unroll
       for (int i = 0; i < WM / 16; i++)
 #pragma unroll
-        for (int j = 0; j < WN / 8; j++) mma(acc[i][j], a[i], b[j]);
+        for (int j = 0; j < WN / 8; j++) mma(sums_of[kk % SUMS][i][j], a[kk & 1][i], b[kk & 1][j]);
     }
+#endif
     stage = stage == ST - 1 ? 0 : stage + 1;
+    fill = fill == ST - 1 ? 0 : fill + 1;
   }
+#if WGMMA
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#endif
   asm volatile("cp.async.wait_group 0;");
+  float(&acc)[WM / 16][WN / 8][4] = sums_of[0];
+#pragma unroll
+  for (int z = 1; z < SUMS; z++)
+#pragma unroll
+    for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+        for (int q = 0; q < 4; q++) acc[i][j][q] += sums_of[z][i][j][q];
 
   const int row0 = wr * WM + (lane >> 2), col0 = wc * WN + (lane & 3) * 2;
 #if CLUSTER

@@ -56,10 +56,16 @@ struct Tile {
     bk: usize,
     stages: usize,
     warps: [usize; 2],
+    /// Warpgroup products (compute capability 9.0a).
+    wgmma: bool,
 }
 
 const fn tile(bm: usize, bn: usize, bk: usize, stages: usize, wr: usize, wc: usize) -> Tile {
-    Tile { bm, bn, bk, stages, warps: [wr, wc] }
+    Tile { bm, bn, bk, stages, warps: [wr, wc], wgmma: false }
+}
+
+const fn warpgroups(bm: usize, bn: usize, stages: usize) -> Tile {
+    Tile { bm, bn, bk: 64, stages, warps: [bm / 16, 1], wgmma: true }
 }
 
 /// Small and deep tiles for batch 1, larger ones for large maps.
@@ -89,6 +95,30 @@ const TILES: &[Tile] = &[
     tile(128, 128, 64, 3, 2, 4),
 ];
 
+/// For compute capability 9.0a: each group of four warps multiplies 64 rows.
+const WARPGROUP_TILES: &[Tile] = &[
+    warpgroups(64, 16, 6),
+    warpgroups(64, 16, 10),
+    warpgroups(64, 32, 5),
+    warpgroups(64, 32, 8),
+    warpgroups(64, 64, 4),
+    warpgroups(64, 64, 6),
+    warpgroups(64, 64, 8),
+    warpgroups(64, 128, 4),
+    warpgroups(64, 128, 6),
+    warpgroups(64, 256, 4),
+    warpgroups(128, 32, 5),
+    warpgroups(128, 64, 4),
+    warpgroups(128, 64, 6),
+    warpgroups(128, 128, 4),
+    warpgroups(128, 128, 6),
+    warpgroups(128, 256, 4),
+    warpgroups(192, 64, 4),
+    warpgroups(192, 128, 4),
+    warpgroups(256, 64, 4),
+    warpgroups(256, 128, 4),
+];
+
 const SPLITS: &[usize] = &[1, 2, 3, 4, 6, 8, 12, 16];
 
 impl Family for ConvLayer {
@@ -99,10 +129,13 @@ impl Family for ConvLayer {
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let depth = self.kernel[0] * self.kernel[1] * self.channels;
         let mut out = Vec::new();
-        for t in TILES {
+        let specific = if target.sm == 90 { WARPGROUP_TILES } else { &[] };
+        for t in TILES.iter().chain(specific) {
             // A tile twice as wide as the layer wastes what a smaller one does not.
             let wide = t.bn > 16 && t.bn / 2 >= self.filters.next_multiple_of(8);
-            let tall = t.bm > 16 && t.bm / 2 >= self.pixels();
+            let least = if t.wgmma { 64 } else { 16 };
+            let tall = t.bm > least && t.bm / 2 >= self.pixels();
+            let tall = tall || (t.wgmma && self.pixels() < 24);
             if wide || tall {
                 continue;
             }
@@ -117,7 +150,9 @@ impl Family for ConvLayer {
                 }
                 // Clusters of a power of two where there are clusters.
                 let cluster = target.sm >= 90 && matches!(split, 2 | 4 | 8);
-                out.push(self.candidate(t, split, cluster, steps, target));
+                for rolled in [false, true] {
+                    out.push(self.candidate(t, split, cluster, rolled, steps, target));
+                }
             }
         }
         out
@@ -195,6 +230,7 @@ impl ConvLayer {
         t: &Tile,
         split: usize,
         cluster: bool,
+        rolled: bool,
         steps: usize,
         target: &Target,
     ) -> Candidate {
@@ -203,6 +239,8 @@ impl ConvLayer {
         let threads = t.warps[0] * t.warps[1] * 32;
         let stages = t.stages * (bm + bn) * bk * 2;
         let shared = if cluster { stages.max(bm * (bn + 8) * 4) } else { stages };
+        // Warpgroup products want tiles at multiples of 1024 bytes.
+        let shared = if t.wgmma { shared + 1024 } else { shared };
         let mut d = Defines::new(target, true);
         d.all(&[
             ("BATCH", self.batch),
@@ -234,6 +272,8 @@ impl ConvLayer {
             ("WC", t.warps[1]),
             ("SPLIT", split),
             ("CLUSTER", usize::from(cluster)),
+            ("WGMMA", usize::from(t.wgmma)),
+            ("ROLLED", usize::from(rolled)),
         ])
         .activation(self.activation);
         let count = tiles[0] * tiles[1];
@@ -244,17 +284,23 @@ impl ConvLayer {
             if self.residual_pitch.is_some() { Argument::Input(1) } else { Argument::Null };
         Candidate {
             label: format!(
-                "{bm}x{bn}x{bk} s{} w{}x{} {}{split}",
+                "{}{bm}x{bn}x{bk} s{} w{}x{} {}{split}{}",
+                if t.wgmma { "g" } else { "" },
                 t.stages,
                 t.warps[0],
                 t.warps[1],
-                if cluster { 'c' } else { 'k' }
+                if cluster { 'c' } else { 'k' },
+                if rolled { " r" } else { "" },
             ),
-            source: d.source(&[SOURCE]),
+            source: if t.wgmma {
+                d.source(&[&warpgroup_mma(bn), SOURCE])
+            } else {
+                d.source(&[SOURCE])
+            },
             grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
             block: threads as u32,
             shared: shared as u32,
-            specific: false,
+            specific: t.wgmma,
             arguments: vec![
                 Argument::Input(0),
                 Argument::Constant(0),
@@ -292,9 +338,14 @@ impl ConvLayer {
         let own_steps = ceil_div(steps, split) as f64;
         let clock = target.clock_ghz * 1e3; // cycles per microsecond
         // Dense f16: 1024 multiply-adds per cycle and SM from Ampere on, 2048 on Hopper.
-        let rate = if target.sm >= 90 { 1300.0 } else { 1024.0 };
+        let rate = match target.sm {
+            _ if t.wgmma => 1900.0,
+            90.. => 1300.0,
+            _ => 1024.0,
+        };
         let compute = (t.bm * t.bn * t.bk) as f64 / rate * together;
-        let issue = 90.0 + (t.bm + t.bn) as f64 * t.bk as f64 / (threads as f64) * 0.6;
+        let start = if t.wgmma { 60.0 } else { 90.0 };
+        let issue = start + (t.bm + t.bn) as f64 * t.bk as f64 / (threads as f64) * 0.6;
         let step_us = compute.max(issue * (1.0 + 0.15 * (together - 1.0))) / clock;
         let traffic = (tiles * (t.bm + t.bn)) as f64 * (steps * t.bk * 2) as f64;
         let l2_rate = target.bandwidth_gbs * 2.5e3; // bytes per microsecond
@@ -305,4 +356,25 @@ impl ConvLayer {
         };
         1.4 + fix_up + (waves * (0.5 + own_steps * step_us)).max(traffic / l2_rate)
     }
+}
+
+/// The product of one warpgroup as a device function: `d += a * b` for a 64 x 16 tile at
+/// descriptor `a` and a `bn` x 16 tile at `b` (PTX ISA, `wgmma.mma_async`).
+fn warpgroup_mma(bn: usize) -> String {
+    let registers = bn / 2;
+    let list: Vec<String> = (0..registers).map(|i| format!("%{i}")).collect();
+    let sums: Vec<String> =
+        (0..registers).map(|i| format!("\"+f\"(d[{}][{}])", i / 4, i % 4)).collect();
+    format!(
+        "__device__ __forceinline__ void warpgroup_mma(float (&d)[1][{}][4], u64 a, u64 b) {{\n\
+         float(&s)[{}][4] = d[0];\n\
+         asm volatile(\"{{.reg .pred p; setp.eq.u32 p, 0, 0; \"\n\
+         \"wgmma.mma_async.sync.aligned.m64n{bn}k16.f32.f16.f16 {{{}}}, %{registers}, %{}, p, 1, 1, 0, 0;}}\"\n\
+         : {} : \"l\"(a), \"l\"(b));\n}}\n",
+        bn / 8,
+        bn / 8,
+        list.join(", "),
+        registers + 1,
+        sums.join(", ").replace("(d[", "(s["),
+    )
 }

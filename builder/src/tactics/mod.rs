@@ -11,6 +11,7 @@ pub mod choose;
 pub mod compile;
 pub mod cubins;
 mod files;
+mod in_situ;
 mod program;
 mod timing;
 
@@ -24,6 +25,7 @@ use tobiuo_kernels::{Candidate, ENTRY, Target};
 pub use cache::TacticCache;
 pub use choose::Chooser;
 pub use compile::Compiler;
+pub use in_situ::{Placed, settle};
 pub use program::Program;
 
 /// How many candidates are tried.
@@ -43,7 +45,7 @@ impl Effort {
     fn candidates(self) -> usize {
         match self {
             Effort::Fast => 1,
-            Effort::Default => 16,
+            Effort::Default => 40,
             Effort::Max => usize::MAX,
         }
     }

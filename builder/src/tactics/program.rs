@@ -2,11 +2,17 @@
 
 use tobiuo_gpu::{Context, DeviceBuffer, Event, Function, GpuError, Graph, Launch, Stream};
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use half::f16;
+use tobiuo_kernels::Candidate;
+use tobiuo_nvrtc::Compiled;
 use tobiuo_tensor::DType;
 
 use super::{Tactic, TacticError, geometry, load, target_of};
 use crate::cuda::lower::{Lowering, Operand};
+use crate::cuda::schedule::Schedule;
 use crate::cuda::view::View;
 use crate::plan::arena::{Interval, pack};
 use tobiuo_kernels::Argument;
@@ -22,7 +28,12 @@ pub struct Program {
     outputs: Vec<(u64, usize)>,
     offsets: Vec<u64>,
     graph: Graph,
-    launches: Vec<(Function, Launch, Vec<u64>)>,
+    /// By layer, by finalist: the tactic's own candidate first.
+    variants: Vec<Vec<Bound>>,
+    selected: Vec<usize>,
+    schedule: Schedule,
+    side: Vec<Stream>,
+    marks: Vec<Option<Event>>,
     // Kept alive for the kernels.
     _weights: DeviceBuffer,
     _state: DeviceBuffer,
@@ -32,8 +43,11 @@ pub struct Program {
     pub weight_bytes: usize,
 }
 
+/// A launch with its addresses.
+type Bound = (Function, Launch, Vec<u64>);
+
 /// First and last layer that touch each buffer.
-fn intervals(lowering: &Lowering) -> Vec<Interval> {
+fn intervals(lowering: &Lowering, places: &[(usize, usize)]) -> Vec<Interval> {
     let last = lowering.layers.len();
     let mut out: Vec<Interval> = lowering
         .buffers
@@ -51,8 +65,8 @@ fn intervals(lowering: &Lowering) -> Vec<Interval> {
         });
         for view in views.chain(&layer.outputs) {
             let interval = &mut out[view.buffer.0];
-            interval.first = interval.first.min(i);
-            interval.last = interval.last.max(i);
+            interval.first = interval.first.min(places[i].0);
+            interval.last = interval.last.max(places[i].1);
         }
     }
     for (interval, buffer) in out.iter_mut().zip(&lowering.buffers) {
@@ -73,10 +87,11 @@ impl Program {
         context: &Context,
         lowering: &Lowering,
         tactics: &[Tactic],
+        schedule: &Schedule,
         keep: bool,
     ) -> Result<Program, TacticError> {
         let stream = Stream::new(context)?;
-        let mut intervals = intervals(lowering);
+        let mut intervals = intervals(lowering, &schedule.places());
         if keep {
             intervals.iter_mut().for_each(|i| (i.first, i.last) = (0, lowering.layers.len()));
         }
@@ -100,20 +115,27 @@ impl Program {
         for (bytes, &offset) in lowering.constants.iter().zip(&constant_at) {
             weights.write(offset, bytes, &stream)?;
         }
-        // Tickets of each layer, kept for good, then one region of partial sums for all: layers
-        // follow one another.
+        // Tickets of each layer, kept for good, then one region of partial sums for each stream:
+        // layers of one stream follow one another.
+        let all = |t: &Tactic| -> Vec<(Candidate, Compiled)> {
+            let own = (t.candidate.clone(), t.code.clone());
+            let others = t.finalists.iter().map(|f| (f.candidate.clone(), f.code.clone()));
+            [own].into_iter().chain(others).collect()
+        };
+        let all: Vec<_> = tactics.iter().map(all).collect();
         let mut zeroed = 0;
-        let ticket_at: Vec<usize> = tactics
+        let ticket_at: Vec<usize> = all
             .iter()
             .map(|t| {
                 let here = zeroed;
-                zeroed += t.candidate.zeroed.next_multiple_of(ALIGN);
+                let most = t.iter().map(|c| c.0.zeroed).max().unwrap_or(0);
+                zeroed += most.next_multiple_of(ALIGN);
                 here
             })
             .collect();
-        let partial =
-            tactics.iter().map(|t| t.candidate.scratch - t.candidate.zeroed).max().unwrap_or(0);
-        let state = DeviceBuffer::new(context, zeroed + partial)?;
+        let partial = all.iter().flatten().map(|(c, _)| c.scratch - c.zeroed).max().unwrap_or(0);
+        let partial = partial.next_multiple_of(ALIGN);
+        let state = DeviceBuffer::new(context, zeroed + partial * schedule.streams)?;
         state.fill(0, zeroed, 0, &stream)?;
         stream.synchronize()?;
         let address = |view: &View| {
@@ -122,29 +144,51 @@ impl Program {
                 + (view.offset * view.dtype.size() as i64) as u64
         };
         let target = target_of(context);
-        let mut launches = Vec::new();
-        for (i, (layer, tactic)) in lowering.layers.iter().zip(tactics).enumerate() {
-            let (_, function) = load(context, (&tactic.candidate, &tactic.code))?;
-            let arguments = tactic.candidate.arguments.iter().map(|a| match *a {
-                Argument::Input(k) => match &layer.operands[k] {
-                    Operand::View(view) => address(view),
-                    Operand::Constant(c) => weights.address() + constant_at[*c] as u64,
-                },
-                Argument::Output(k) => address(&layer.outputs[k]),
-                Argument::Constant(k) => weights.address() + constant_at[layer.constants[k]] as u64,
-                Argument::Scratch(s) if s < tactic.candidate.zeroed => {
-                    state.address() + (ticket_at[i] + s) as u64
-                }
-                Argument::Scratch(s) => {
-                    state.address() + (zeroed + s - tactic.candidate.zeroed) as u64
-                }
-                Argument::Null => 0,
-            });
-            let launch = geometry(&tactic.candidate, &target, i > 0);
-            let arguments: Vec<u64> = arguments.collect();
-            launches.push((function, launch, arguments));
+        let mut loaded: HashMap<(usize, usize), Function> = HashMap::new();
+        let mut variants = Vec::new();
+        let mut streams_used = vec![false; schedule.streams];
+        for (i, layer) in lowering.layers.iter().enumerate() {
+            let slot = &schedule.slots[i];
+            // A launch that waits for other streams starts when all of them have ended.
+            let follows = streams_used[slot.stream] && slot.after.is_empty();
+            streams_used[slot.stream] = true;
+            let mut of_layer = Vec::new();
+            for (v, (candidate, code)) in all[i].iter().enumerate() {
+                let function = match loaded.entry((tactics[i].distinct, v)) {
+                    Entry::Occupied(known) => known.get().clone(),
+                    Entry::Vacant(new) => new.insert(load(context, (candidate, code))?.1).clone(),
+                };
+                let arguments = candidate.arguments.iter().map(|a| match *a {
+                    Argument::Input(k) => match &layer.operands[k] {
+                        Operand::View(view) => address(view),
+                        Operand::Constant(c) => weights.address() + constant_at[*c] as u64,
+                    },
+                    Argument::Output(k) => address(&layer.outputs[k]),
+                    Argument::Constant(k) => {
+                        weights.address() + constant_at[layer.constants[k]] as u64
+                    }
+                    Argument::Scratch(s) if s < candidate.zeroed => {
+                        state.address() + (ticket_at[i] + s) as u64
+                    }
+                    Argument::Scratch(s) => {
+                        let at = zeroed + slot.stream * partial + s - candidate.zeroed;
+                        state.address() + at as u64
+                    }
+                    Argument::Null => 0,
+                });
+                let launch = geometry(candidate, &target, follows);
+                of_layer.push((function, launch, arguments.collect()));
+            }
+            variants.push(of_layer);
         }
-        let graph = stream.capture(|| launch_all(&launches, &stream))?;
+        let side: Vec<Stream> =
+            (1..schedule.streams).map(|_| Stream::new(context)).collect::<Result<_, _>>()?;
+        let mut awaited = vec![false; lowering.layers.len()];
+        schedule.slots.iter().flat_map(|s| &s.after).for_each(|&p| awaited[p] = true);
+        let mark = |&a: &bool| if a { Event::timed(context).map(Some) } else { Ok(None) };
+        let marks: Vec<Option<Event>> = awaited.iter().map(mark).collect::<Result<_, _>>()?;
+        let selected = vec![0; variants.len()];
+        let graph = capture(&stream, &side, &marks, schedule, &variants, &selected)?;
         let span = |view: &View| {
             let bytes: usize = view.shape.iter().product::<usize>() * view.dtype.size();
             (packing.offsets[view.buffer.0], bytes)
@@ -156,7 +200,11 @@ impl Program {
             outputs,
             offsets: packing.offsets,
             graph,
-            launches,
+            variants,
+            selected,
+            schedule: schedule.clone(),
+            side,
+            marks,
             stream,
             arena,
             _weights: weights,
@@ -166,9 +214,23 @@ impl Program {
         })
     }
 
+    /// Takes another finalist for each layer: 0 is the tactic's own candidate.
+    pub fn select(&mut self, selected: &[usize]) -> Result<(), GpuError> {
+        self.selected = selected.to_vec();
+        self.graph = capture(
+            &self.stream,
+            &self.side,
+            &self.marks,
+            &self.schedule,
+            &self.variants,
+            &self.selected,
+        )?;
+        Ok(())
+    }
+
     /// Kernels of one run.
     pub fn kernels(&self) -> usize {
-        self.launches.len()
+        self.variants.len()
     }
 
     /// Copies an input's bytes to the device.
@@ -239,12 +301,29 @@ impl Program {
     }
 }
 
-fn launch_all(launches: &[(Function, Launch, Vec<u64>)], stream: &Stream) -> Result<(), GpuError> {
-    for (function, launch, arguments) in launches {
-        // SAFETY: arguments are what the kernel's candidate says it takes, bound to buffers of
-        // the sizes the lowering gave, which live as long as the program that owns the graph;
-        // the arena's packing keeps buffers that are live together apart.
-        unsafe { function.launch(launch, arguments, stream)? };
-    }
-    Ok(())
+fn capture(
+    stream: &Stream,
+    side: &[Stream],
+    marks: &[Option<Event>],
+    schedule: &Schedule,
+    variants: &[Vec<Bound>],
+    selected: &[usize],
+) -> Result<Graph, GpuError> {
+    stream.capture(|| {
+        for (i, slot) in schedule.slots.iter().enumerate() {
+            let on = if slot.stream == 0 { stream } else { &side[slot.stream - 1] };
+            for &p in &slot.after {
+                on.wait(marks[p].as_ref().expect("a mark for every layer waited for"))?;
+            }
+            let (function, launch, arguments) = &variants[i][selected[i]];
+            // SAFETY: arguments are what the kernel's candidate says it takes, bound to buffers
+            // of the sizes the lowering gave, which live as long as the program that owns the
+            // graph; the arena's packing keeps buffers that are live together apart.
+            unsafe { function.launch(launch, arguments, on)? };
+            if let Some(mark) = &marks[i] {
+                mark.record(on)?;
+            }
+        }
+        Ok(())
+    })
 }
