@@ -17,6 +17,7 @@ mod permute;
 pub mod random;
 mod reference;
 mod target;
+pub mod vision;
 mod window;
 
 #[cfg(test)]

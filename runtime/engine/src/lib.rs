@@ -18,6 +18,7 @@ mod hash;
 pub mod manifest;
 #[allow(unsafe_code)]
 mod map;
+pub mod picture;
 mod reader;
 mod validate;
 #[cfg(feature = "writer")]

@@ -8,71 +8,11 @@
 mod colour;
 
 use rten_simd::{Isa, SimdOp};
-use tobiuo_engine::manifest::{ChannelOrder, Fit, Preprocess};
+use tobiuo_engine::manifest::{ChannelOrder, Preprocess};
+use tobiuo_engine::picture::{Fitted, Tap};
+pub use tobiuo_engine::picture::{PixelFormat, Placement};
 
 use crate::CpuError;
-
-/// How a frame's bytes are laid out: rows tightly packed, top row first.
-///
-/// The YCbCr formats carry BT.601 colours in video range (luma 16..=235, chroma 16..=240),
-/// which is what cameras send. Colours beyond the RGB cube are clamped to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PixelFormat {
-    /// R, G, B bytes.
-    Rgb8,
-    /// B, G, R bytes.
-    Bgr8,
-    /// One byte a pixel, full range.
-    Gray8,
-    /// 4:2:2 packed as Y0 Cb Y1 Cr, even width.
-    Yuyv,
-    /// 4:2:2 packed as Cb Y0 Cr Y1, even width.
-    Uyvy,
-    /// 4:2:0: a luma plane, a plane of interleaved Cb Cr (sides rounded up).
-    Nv12,
-    /// 4:2:0: a luma plane, a Cb plane, a Cr plane (sides rounded up).
-    I420,
-}
-
-impl PixelFormat {
-    /// Bytes of a frame; `None` where a side is 0, an odd width does not go, or the number
-    /// does not fit.
-    pub fn frame_bytes(self, width: usize, height: usize) -> Option<usize> {
-        let pixels = width.checked_mul(height).filter(|&n| n > 0)?;
-        match self {
-            PixelFormat::Rgb8 | PixelFormat::Bgr8 => pixels.checked_mul(3),
-            PixelFormat::Gray8 => Some(pixels),
-            PixelFormat::Yuyv | PixelFormat::Uyvy if width % 2 == 1 => None,
-            PixelFormat::Yuyv | PixelFormat::Uyvy => pixels.checked_mul(2),
-            PixelFormat::Nv12 | PixelFormat::I420 => {
-                let chroma = width.div_ceil(2).checked_mul(height.div_ceil(2))?;
-                pixels.checked_add(chroma.checked_mul(2)?)
-            }
-        }
-    }
-}
-
-/// Where a frame lies on the network's input: input = frame * scale + offset, in pixels,
-/// with pixel edges (not centres) at whole numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Placement {
-    /// Input pixels per frame pixel.
-    pub scale_x: f32,
-    /// Input rows per frame row.
-    pub scale_y: f32,
-    /// Input column of the frame's left edge; negative where it is cut off.
-    pub offset_x: f32,
-    /// Input row of the frame's top edge; negative where it is cut off.
-    pub offset_y: f32,
-}
-
-/// Two neighbouring samples and the second one's weight.
-#[derive(Clone, Copy)]
-struct Tap {
-    first: u32,
-    second: u32,
-    weight: f32,
-}
 
 /// Turns frames of one format and size into a network's input. Allocates only when made.
 pub struct Preprocessor {
@@ -114,39 +54,7 @@ impl Preprocessor {
         let Some(frame_bytes) = format.frame_bytes(width, height) else {
             return err(format!("there is no {format:?} frame of {width} x {height} pixels"));
         };
-        let wanted = if settings.channels == ChannelOrder::Gray { 1 } else { 3 };
-        if channels != wanted || settings.mean.len() != wanted || settings.std.len() != wanted {
-            return err(format!(
-                "the input has {channels} channels; preprocessing to {:?} with {} means and {} \
-                 deviations needs {wanted} of each",
-                settings.channels,
-                settings.mean.len(),
-                settings.std.len()
-            ));
-        }
-        let side = 1..=1usize << 20;
-        if !side.contains(&in_w) || !side.contains(&in_h) || width.max(height) > 1 << 20 {
-            return err(format!("an input of {in_w} x {in_h} from {width} x {height} pixels"));
-        }
-        let scales: Vec<[f32; 3]> = (0..channels)
-            .map(|c| {
-                let (factor, add) =
-                    (1.0 / (255.0 * settings.std[c]), -settings.mean[c] / settings.std[c]);
-                [factor, add, f32::from(settings.pad_value) * factor + add]
-            })
-            .collect();
-        if scales.iter().flatten().any(|v| !v.is_finite()) {
-            return err("preprocessing with a deviation of 0 or numbers that are none".into());
-        }
-        let fit = |net: usize, frame: usize| net as f64 / frame as f64;
-        let (sx, sy) = (fit(in_w, width), fit(in_h, height));
-        let (sx, sy) = match settings.fit {
-            Fit::Letterbox => (sx.min(sy), sx.min(sy)),
-            Fit::Stretch => (sx, sy),
-            Fit::CenterCrop => (sx.max(sy), sx.max(sy)),
-        };
-        let x = Axis::new(in_w, width, sx);
-        let y = Axis::new(in_h, height, sy);
+        let fitted = Fitted::new(width, height, input, settings).map_err(CpuError)?;
         Ok(Preprocessor {
             format,
             frame: [width, height],
@@ -154,16 +62,11 @@ impl Preprocessor {
             order: settings.channels,
             channels,
             size: [in_w, in_h],
-            begin: [x.begin, y.begin],
-            placement: Placement {
-                scale_x: x.scale,
-                scale_y: y.scale,
-                offset_x: x.offset,
-                offset_y: y.offset,
-            },
-            columns: x.taps,
-            rows: y.taps,
-            scales,
+            begin: fitted.begin,
+            placement: fitted.placement,
+            columns: fitted.columns,
+            rows: fitted.rows,
+            scales: fitted.scales,
             lines: vec![0.0; 3 * channels * width],
         })
     }
@@ -200,39 +103,6 @@ impl Preprocessor {
         }
         Run { frame, input, p: self }.dispatch();
         Ok(())
-    }
-}
-
-/// One axis of a fit.
-struct Axis {
-    begin: usize,
-    taps: Vec<Tap>,
-    scale: f32,
-    offset: f32,
-}
-
-impl Axis {
-    fn new(net: usize, frame: usize, scale: f64) -> Axis {
-        let scaled = (frame as f64 * scale).round().max(1.0);
-        // Ultralytics rounds half a pixel of border towards the top left.
-        let offset = ((net as f64 - scaled) / 2.0 - 0.1).round();
-        let begin = offset.max(0.0) as usize;
-        let end = (offset + scaled).min(net as f64) as usize;
-        let step = frame as f64 / scaled;
-        let last = frame - 1;
-        let taps = (begin..end.max(begin))
-            .map(|i| {
-                let at = (i as f64 - offset + 0.5) * step - 0.5;
-                let at = at.clamp(0.0, last as f64);
-                let first = (at as usize).min(last);
-                Tap {
-                    first: first as u32,
-                    second: (first + 1).min(last) as u32,
-                    weight: (at - first as f64) as f32,
-                }
-            })
-            .collect();
-        Axis { begin, taps, scale: (scaled / frame as f64) as f32, offset: offset as f32 }
     }
 }
 
