@@ -10,12 +10,14 @@ mod defines;
 mod depthwise;
 mod extents;
 mod gemv;
+mod map;
 mod memory;
 mod nhwc;
 mod note;
 mod permute;
 pub mod random;
 mod reference;
+mod strided;
 mod target;
 pub mod vision;
 mod window;
@@ -26,9 +28,11 @@ mod tests;
 pub use conv::ConvLayer;
 pub use depthwise::DepthwiseLayer;
 pub use gemv::GemvLayer;
+pub use map::{MapArgument, MapFunction, MapLayer, MapStep};
 pub use nhwc::{ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, PoolLayer, ResizeLayer};
 pub use note::{LAUNCH_MARK, LAYER_MARK, LaunchNote};
 pub use permute::PermuteLayer;
+pub use strided::Strided;
 pub use target::Target;
 
 pub use extents::Extents;
@@ -95,6 +99,7 @@ pub enum Layer {
     Elementwise(ElementwiseLayer),
     Resize(ResizeLayer),
     Permute(PermuteLayer),
+    Map(MapLayer),
 }
 
 /// What every kernel family gives for a layer.
@@ -127,6 +132,7 @@ impl Layer {
             Layer::Elementwise(l) => l,
             Layer::Resize(l) => l,
             Layer::Permute(l) => l,
+            Layer::Map(l) => l,
         }
     }
 

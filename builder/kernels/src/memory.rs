@@ -59,3 +59,19 @@ pub(crate) fn upper(a: f64, b: f64) -> f64 {
 pub(crate) fn lower(a: f64, b: f64) -> f64 {
     if b < a || b.is_nan() { b } else { a }
 }
+
+/// Writes element `i` of integer memory, its low bits where it is too large.
+pub(crate) fn store_integer(memory: &mut [u8], dtype: DType, i: usize, value: i64) {
+    let size = dtype.size();
+    memory[i * size..][..size].copy_from_slice(&value.to_le_bytes()[..size]);
+}
+
+/// An integer's low bits as a type.
+pub(crate) fn wrap(dtype: DType, value: i64) -> i64 {
+    match dtype {
+        DType::I32 => (value as i32).into(),
+        DType::I8 => (value as i8).into(),
+        DType::U8 => (value as u8).into(),
+        _ => value,
+    }
+}

@@ -3,6 +3,7 @@
 //!
 //! Everything comes from a seed, so that a failure can be run again.
 
+mod general;
 mod layers;
 
 use half::f16;
@@ -177,6 +178,7 @@ pub const GENERATORS: &[(&str, Generator)] = &[
     ("elementwise", layers::elementwise),
     ("resize", layers::resize),
     ("permute", layers::permute),
+    ("map", general::map),
 ];
 
 impl Layer {
@@ -191,6 +193,7 @@ impl Layer {
             Layer::Elementwise(l) => layers::elementwise_memory(l, self.extents(), random),
             Layer::Resize(l) => layers::resize_memory(l, self.extents(), random),
             Layer::Permute(l) => layers::permute_memory(l, self.extents(), random),
+            Layer::Map(l) => general::map_memory(l, self.extents(), random),
         }
     }
 }
