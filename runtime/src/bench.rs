@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tobiuo_engine::manifest::Program;
+use tobiuo_engine::manifest::{Plan, Program};
 use tobiuo_tensor::{DType, Tensor, TensorData};
 
 use crate::stats::{Distribution, Percentiles};
@@ -17,14 +17,21 @@ pub struct BenchOptions {
     pub iterations: u64,
     /// Runs before them that do not.
     pub warmup: u64,
-    /// Batch and threads.
+    /// Batch, threads, device.
     pub context: ContextOptions,
+    /// Measure the layers of a CUDA engine too, each alone, after the runs.
+    pub layers: bool,
 }
 
 impl Default for BenchOptions {
     /// 100 runs after 10.
     fn default() -> Self {
-        BenchOptions { iterations: 100, warmup: 10, context: ContextOptions::default() }
+        BenchOptions {
+            iterations: 100,
+            warmup: 10,
+            context: ContextOptions::default(),
+            layers: false,
+        }
     }
 }
 
@@ -39,27 +46,53 @@ pub struct BenchReport {
     pub batch: usize,
     /// Runs that were measured.
     pub iterations: u64,
-    /// Time of one run, inputs in place.
+    /// Time of one run, inputs in place in host memory.
     pub latency: Percentiles,
+    /// The parts of a run by the device's own clock; `None` on the CPU.
+    pub parts: Option<PartTimes>,
     /// From the process's start to the first result.
     pub setup: Duration,
     /// The most memory that was resident at once, MiB.
     pub peak_rss_mib: Option<f64>,
-    /// Mean time of each layer.
+    /// Time of each layer; on a CUDA device only where it was asked for.
     pub layers: Vec<LayerTime>,
 }
 
-/// Mean time of one layer.
+/// The parts of a run on a CUDA device.
+#[derive(Clone, Copy, Debug)]
+pub struct PartTimes {
+    /// Inputs from the host to the device.
+    pub upload: Percentiles,
+    /// The network.
+    pub compute: Percentiles,
+    /// Outputs from the device to the host.
+    pub download: Percentiles,
+}
+
+/// Time of one layer.
 #[derive(Clone, Debug)]
 pub struct LayerTime {
     /// The layer's name in the model.
     pub name: String,
     /// Its operator.
-    pub op: &'static str,
-    /// Its first output's shape.
+    pub op: String,
+    /// Its first output's shape; empty where a launch does not tell.
     pub shape: Vec<usize>,
-    /// Mean time per run.
+    /// On the CPU the mean per run; on a CUDA device that of the launch alone, measured there.
     pub mean: Duration,
+    /// The kernel, on a CUDA device.
+    pub kernel: Option<KernelInfo>,
+}
+
+/// Which kernel runs a layer.
+#[derive(Clone, Debug)]
+pub struct KernelInfo {
+    /// Its family.
+    pub family: String,
+    /// Which of the family's candidates.
+    pub tactic: String,
+    /// Its time when the engine was built; `None`: it was not measured.
+    pub built: Option<Duration>,
 }
 
 /// Runs an engine on random inputs and measures. Inputs are filled anew before each run,
@@ -81,55 +114,107 @@ pub fn bench(engine: &Engine, options: &BenchOptions) -> Result<BenchReport, Err
     fill(&mut context)?;
     context.run()?;
     let setup = process::age();
+    // A run on the CPU may overwrite its inputs; one on a CUDA device takes a copy.
+    let keeps_inputs = context.transfer_times().is_some();
+    let prepare = |context: &mut ExecutionContext| match keeps_inputs {
+        true => Ok(()),
+        false => fill(context),
+    };
     for _ in 1..options.warmup {
-        fill(&mut context)?;
+        prepare(&mut context)?;
         context.run()?;
     }
     let iterations = options.iterations.max(1);
     let mut runs = Distribution::new();
-    let mut layers = vec![Duration::ZERO; context.layer_times().len()];
+    let mut parts = [Distribution::new(), Distribution::new(), Distribution::new()];
+    let nanoseconds = |t: Duration| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX);
+    let mut layers = Vec::new();
     for _ in 0..iterations {
-        fill(&mut context)?;
+        prepare(&mut context)?;
         let begin = Instant::now();
         context.run()?;
-        runs.record(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        layers.iter_mut().zip(context.layer_times()).for_each(|(sum, &t)| *sum += t);
+        runs.record(nanoseconds(begin.elapsed()));
+        match context.transfer_times() {
+            Some(t) => parts
+                .iter_mut()
+                .zip([t.upload, t.compute, t.download])
+                .for_each(|(part, t)| part.record(nanoseconds(t))),
+            None => {
+                let times = context.layer_times()?;
+                layers.resize(times.len(), Duration::ZERO);
+                layers.iter_mut().zip(times).for_each(|(sum, t)| *sum += t);
+            }
+        }
     }
-    let plan = context.plan();
-    let steps = match &plan.program {
-        Program::Cpu(steps) => &steps[..],
-        _ => &[],
+    layers.iter_mut().for_each(|sum| *sum = sum.div_f64(iterations as f64));
+    if keeps_inputs && options.layers {
+        layers = context.layer_times()?;
+    }
+    let [upload, compute, download] = parts.map(|part| part.summary());
+    let parts = match (upload, compute, download) {
+        (Some(upload), Some(compute), Some(download)) => {
+            Some(PartTimes { upload, compute, download })
+        }
+        _ => None,
     };
-    let layers = steps
-        .iter()
-        .zip(layers)
-        .map(|(step, sum)| LayerTime {
-            name: step.name.clone(),
-            op: step.op.name(),
-            shape: step
-                .outputs
-                .first()
-                .map_or(Vec::new(), |&t| plan.tensors[t as usize].shape.clone()),
-            mean: sum.div_f64(iterations as f64),
-        })
-        .collect();
+    let layers = layer_times(context.plan(), layers);
     Ok(BenchReport {
         device: context.device(),
         precision: engine.manifest().precision.to_string(),
         batch: context.batch(),
         iterations,
         latency: runs.summary().expect("one run or more"),
+        parts,
         setup,
         peak_rss_mib: process::peak_rss_mib(),
         layers,
     })
 }
 
+/// The plan's steps or launches with their times.
+fn layer_times(plan: &Plan, times: Vec<Duration>) -> Vec<LayerTime> {
+    match &plan.program {
+        Program::Cpu(steps) => steps
+            .iter()
+            .zip(times)
+            .map(|(step, mean)| LayerTime {
+                name: step.name.clone(),
+                op: step.op.name().into(),
+                shape: step
+                    .outputs
+                    .first()
+                    .map_or(Vec::new(), |&t| plan.tensors[t as usize].shape.clone()),
+                mean,
+                kernel: None,
+            })
+            .collect(),
+        Program::Cuda(program) => program
+            .launches
+            .iter()
+            .zip(times)
+            .map(|(launch, mean)| LayerTime {
+                name: launch.name.clone(),
+                op: launch.op.clone(),
+                shape: Vec::new(),
+                mean,
+                kernel: Some(KernelInfo {
+                    family: launch.family.clone(),
+                    tactic: launch.tactic.label.clone(),
+                    built: launch.tactic.nanoseconds.map(Duration::from_nanos),
+                }),
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
 impl BenchReport {
     /// The report as a document: `device`, `precision`, `batch`, `iterations`, `latency_us`
-    /// {`min`, `mean`, `p50`, `p90`, `p95`, `p99`, `max`}, `items_per_second`, `setup_ms`
+    /// {`min`, `mean`, `p50`, `p90`, `p95`, `p99`, `max`}, on a CUDA device `upload_us`,
+    /// `compute_us` and `download_us` with the same fields, `items_per_second`, `setup_ms`
     /// (process start to first result), `peak_rss_mib`, and with `layers` also `layers`
-    /// [{`name`, `op`, `shape`, `mean_us`}].
+    /// [{`name`, `op`, `mean_us`, and on the CPU `shape`, on a CUDA device `family`, `tactic`,
+    /// `built_us` (or null)}].
     pub fn to_json(&self, layers: bool) -> Value {
         let tenth = |v: f64| (v * 10.0).round() / 10.0;
         let mut document = json!({
@@ -142,14 +227,28 @@ impl BenchReport {
             "setup_ms": tenth(self.setup.as_secs_f64() * 1e3),
             "peak_rss_mib": self.peak_rss_mib.map(tenth),
         });
+        if let Some(parts) = &self.parts {
+            document["upload_us"] = parts.upload.to_json();
+            document["compute_us"] = parts.compute.to_json();
+            document["download_us"] = parts.download.to_json();
+        }
         if layers {
-            let rows = self.layers.iter().map(|l| {
-                json!({
+            let us = |t: Duration| t.as_secs_f64() * 1e6;
+            let rows = self.layers.iter().map(|l| match &l.kernel {
+                None => json!({
                     "name": l.name,
                     "op": l.op,
                     "shape": l.shape,
-                    "mean_us": tenth(l.mean.as_secs_f64() * 1e6),
-                })
+                    "mean_us": tenth(us(l.mean)),
+                }),
+                Some(kernel) => json!({
+                    "name": l.name,
+                    "op": l.op,
+                    "family": kernel.family,
+                    "tactic": kernel.tactic,
+                    "mean_us": (us(l.mean) * 1e3).round() / 1e3,
+                    "built_us": kernel.built.map(us),
+                }),
             });
             document["layers"] = rows.collect();
         }

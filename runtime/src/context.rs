@@ -6,7 +6,7 @@ use tobiuo_tensor::{Tensor, TensorView, TensorViewMut, ViewData, ViewDataMut};
 
 #[cfg(doc)]
 use crate::ErrorKind;
-use crate::device::Runner;
+use crate::device::{MemoryPath, Runner, TransferTimes};
 use crate::{Engine, Error};
 
 /// What a context is made for.
@@ -17,13 +17,17 @@ pub struct ContextOptions {
     /// set.
     pub batch: usize,
     /// Threads of this context's own; `None`: all cores, shared with the engine's other
-    /// contexts, which then take turns.
+    /// contexts, which then take turns. Of no meaning on a CUDA device.
     pub threads: Option<NonZeroUsize>,
+    /// The number of the CUDA device; `None`: the one that the engine was opened for.
+    pub device: Option<usize>,
+    /// How inputs and outputs get to a CUDA device and back.
+    pub memory: MemoryPath,
 }
 
 impl Default for ContextOptions {
     fn default() -> Self {
-        ContextOptions { batch: 1, threads: None }
+        ContextOptions { batch: 1, threads: None, device: None, memory: MemoryPath::Auto }
     }
 }
 
@@ -39,12 +43,28 @@ impl ContextOptions {
         self.threads = Some(threads);
         self
     }
+
+    /// Options for the CUDA device of a number.
+    pub fn device(mut self, device: usize) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// Options with a way for inputs and outputs to get to a CUDA device and back.
+    pub fn memory(mut self, memory: MemoryPath) -> Self {
+        self.memory = memory;
+        self
+    }
 }
 
 /// What one worker runs an engine with: its own activations, all taken when it is made.
 ///
 /// Bind by name, run, read by name. Several contexts of one engine run at once on several
-/// threads. After [`ExecutionContext::new`] nothing allocates.
+/// threads. After [`ExecutionContext::new`] nothing allocates, on the host or on the device.
+///
+/// On a CUDA device inputs and outputs are views of pinned host memory: [`run`](Self::run)
+/// uploads the inputs, runs the network and downloads the outputs. With the feature `cuda` they
+/// can be device memory instead (`bind_input_device`, `bind_output_device`).
 pub struct ExecutionContext {
     engine: Engine,
     plan: usize,
@@ -70,7 +90,8 @@ impl ExecutionContext {
     ///
     /// Fails with [`ErrorKind::Usage`] when no plan of the engine holds as many items, with
     /// [`ErrorKind::NoDevice`] when this build has no device for it, and with
-    /// [`ErrorKind::Unsupported`] when the device cannot run it or lacks the memory.
+    /// [`ErrorKind::Unsupported`] when the device cannot run it; with [`ErrorKind::Limit`] when a
+    /// CUDA device lacks the memory.
     pub fn new(engine: &Engine, options: &ContextOptions) -> Result<ExecutionContext, Error> {
         let manifest = engine.manifest();
         let plans = &manifest.plans;
@@ -88,7 +109,7 @@ impl ExecutionContext {
                 options.batch.max(1),
             )));
         };
-        let runner = engine.loaded().runner(plan, options.threads)?;
+        let runner = engine.loaded().runner(plan, options)?;
         let shapes = |indices: &[u32]| -> Vec<Vec<usize>> {
             indices.iter().map(|&t| item_shape(&plans[plan], t, options.batch)).collect()
         };
@@ -117,7 +138,7 @@ impl ExecutionContext {
         self.batch
     }
 
-    /// What it runs on, for people: `cpu (x86_64, 2 threads)`.
+    /// What it runs on, for people: `cpu (x86_64, 2 threads)`, `cuda:0 (Orin, sm_87)`.
     pub fn device(&self) -> String {
         self.runner.device()
     }
@@ -170,7 +191,7 @@ impl ExecutionContext {
         Ok(())
     }
 
-    /// Runs the network on what the inputs hold. Allocates nothing.
+    /// Runs the network on what the inputs hold, and waits. Allocates nothing.
     pub fn run(&mut self) -> Result<(), Error> {
         self.runner.run()
     }
@@ -187,9 +208,72 @@ impl ExecutionContext {
         TensorView { shape, data }
     }
 
-    /// The time that each step of the plan took in the last run, in the plan's order.
-    pub fn layer_times(&self) -> &[Duration] {
+    /// The time of each step of the plan, in the plan's order: of the last run on the CPU. On a
+    /// CUDA device each launch is measured alone, after which the outputs hold nothing of use
+    /// until the next run.
+    pub fn layer_times(&mut self) -> Result<Vec<Duration>, Error> {
         self.runner.layer_times()
+    }
+
+    /// The time of the parts of the last run by the device's own clock; `None` on the CPU.
+    pub fn transfer_times(&self) -> Option<TransferTimes> {
+        self.runner.transfer_times()
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl ExecutionContext {
+    fn cuda(&mut self) -> Result<&mut crate::device::CudaRunner, Error> {
+        let device = self.runner.device();
+        self.runner
+            .cuda()
+            .ok_or_else(|| Error::usage(format!("device memory for a context on {device}")))
+    }
+
+    /// Takes the input of a name from device memory from now on: what [`run`](Self::run) finds
+    /// there. Its bytes are those of [`Port`]'s elements with the plan's batch, row-major.
+    ///
+    /// Prepares the launches anew, which allocates.
+    pub fn bind_input_device(
+        &mut self,
+        name: &str,
+        memory: tobiuo_gpu::DeviceSlice,
+    ) -> Result<(), Error> {
+        let i = find("input", self.engine.inputs(), name)?;
+        self.cuda()?.bind_input(i, memory)
+    }
+
+    /// Writes the output of a name to device memory from now on, and no more to the host.
+    ///
+    /// Prepares the launches anew, which allocates.
+    pub fn bind_output_device(
+        &mut self,
+        name: &str,
+        memory: tobiuo_gpu::DeviceSlice,
+    ) -> Result<(), Error> {
+        let i = find("output", self.engine.outputs(), name)?;
+        self.cuda()?.bind_output(i, memory)
+    }
+
+    /// The input of a name on the device, for the plan's batch.
+    pub fn input_device(&mut self, name: &str) -> Result<tobiuo_gpu::DeviceSlice, Error> {
+        let i = find("input", self.engine.inputs(), name)?;
+        Ok(self.cuda()?.executor().input_device(i).clone())
+    }
+
+    /// The output of a name on the device, for the plan's batch.
+    pub fn output_device(&mut self, name: &str) -> Result<tobiuo_gpu::DeviceSlice, Error> {
+        let i = find("output", self.engine.outputs(), name)?;
+        Ok(self.cuda()?.executor().output_device(i).clone())
+    }
+
+    /// Queues the network alone on a stream, from the inputs on the device to the outputs on the
+    /// device, and does not wait. Allocates nothing.
+    ///
+    /// Runs of one context follow one another: the caller queues them on one stream, or lets
+    /// streams wait for each other.
+    pub fn enqueue(&mut self, stream: &tobiuo_gpu::Stream) -> Result<(), Error> {
+        Ok(self.cuda()?.executor().enqueue(stream)?)
     }
 }
 

@@ -6,7 +6,7 @@ use tobiuo_engine::manifest::{Detect, Manifest, Port, Task};
 use tobiuo_engine::{EngineError, EngineErrorKind, EngineFile};
 
 use crate::context::{ContextOptions, ExecutionContext};
-use crate::device::Loaded;
+use crate::device::{DeviceChoice, Loaded};
 use crate::{Error, ErrorKind};
 
 /// An engine, opened and checked. Cheap to clone and to share between threads; each worker
@@ -41,18 +41,25 @@ impl Engine {
     /// what it says is sound.
     ///
     /// Fails with [`ErrorKind::Damaged`] for a file that is no engine, cut short, changed or
-    /// inconsistent, and with [`ErrorKind::WrongDevice`] for one made for another device.
+    /// inconsistent, with [`ErrorKind::WrongDevice`] for one made for another device, and with
+    /// [`ErrorKind::NoDevice`] when there is no device or driver for it.
     pub fn open(path: impl AsRef<Path>) -> Result<Engine, Error> {
-        Self::from_file(EngineFile::open(path)?)
+        Self::open_on(path, DeviceChoice::Auto)
+    }
+
+    /// The same for a device of the caller's choice.
+    pub fn open_on(path: impl AsRef<Path>, device: DeviceChoice) -> Result<Engine, Error> {
+        Self::from_file(EngineFile::open(path)?, device)
     }
 
     /// The same for the bytes of a whole file in memory, of which a copy is made.
     pub fn from_bytes(bytes: &[u8]) -> Result<Engine, Error> {
-        Self::from_file(EngineFile::from_bytes(bytes)?)
+        Self::from_file(EngineFile::from_bytes(bytes)?, DeviceChoice::Auto)
     }
 
-    fn from_file(file: EngineFile) -> Result<Engine, Error> {
-        let loaded = Loaded::new(&file)?;
+    /// The same for a file that is open already.
+    pub fn from_file(file: EngineFile, device: DeviceChoice) -> Result<Engine, Error> {
+        let loaded = Loaded::new(&file, device)?;
         Ok(Engine(Arc::new(Inner { file, loaded })))
     }
 
@@ -100,6 +107,12 @@ impl Engine {
     /// A context for one item at a time on all cores.
     pub fn context(&self) -> Result<ExecutionContext, Error> {
         ExecutionContext::new(self, &ContextOptions::default())
+    }
+
+    /// Forgets what contexts share on CUDA devices, so that the next context loads it anew: the
+    /// way back after [`ErrorKind::DeviceLost`], once all contexts of the engine are dropped.
+    pub fn reset_device(&self) {
+        self.0.loaded.reset();
     }
 
     pub(crate) fn loaded(&self) -> &Loaded {

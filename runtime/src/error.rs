@@ -15,6 +15,9 @@ pub enum ErrorKind {
     Damaged,
     /// No usable device or driver, or this build has no support for it.
     NoDevice,
+    /// A kernel faulted or the device was lost while it worked. What was on it is gone; contexts
+    /// made anew may work ([`Engine::reset_device`](crate::Engine::reset_device)).
+    DeviceLost,
     /// A camera, picture or video cannot be opened or read.
     Input,
     /// An accuracy gate was not met.
@@ -34,7 +37,7 @@ impl ErrorKind {
             ErrorKind::Usage => exit::USAGE,
             ErrorKind::WrongDevice => exit::WRONG_DEVICE,
             ErrorKind::Damaged => exit::DAMAGED,
-            ErrorKind::NoDevice => exit::NO_DEVICE,
+            ErrorKind::NoDevice | ErrorKind::DeviceLost => exit::NO_DEVICE,
             ErrorKind::Input => exit::INPUT,
             ErrorKind::Accuracy => exit::ACCURACY,
             ErrorKind::Limit => exit::LIMIT,

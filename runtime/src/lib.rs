@@ -62,11 +62,15 @@ mod vision;
 
 pub use context::{ContextOptions, ExecutionContext, TensorRef};
 pub use detect::Detection;
+pub use device::{DeviceChoice, MemoryPath, TransferTimes};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use pipeline::{FrameResult, Pipeline, Summary};
 pub use tobiuo_capture as capture;
 pub use tobiuo_engine::manifest;
+/// Memory, streams and events of CUDA devices, for device pointers as inputs and outputs.
+#[cfg(feature = "cuda")]
+pub use tobiuo_gpu as gpu;
 pub use tobiuo_tensor::{DType, Tensor, TensorView, TensorViewMut, ViewData, ViewDataMut, npy};
 
 impl From<capture::CaptureError> for Error {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::ValueExt;
-use tobiuo::{ContextOptions, Engine, Error, ErrorKind};
+use tobiuo::{ContextOptions, DeviceChoice, Engine, Error, ErrorKind, MemoryPath};
 
 /// What was given on the command line, behind the command.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Args {
     pub rate: Option<f64>,
     pub timeout: Option<f64>,
     pub threads: Option<NonZeroUsize>,
+    pub device: DeviceChoice,
+    pub integrated: bool,
     pub batch: Option<usize>,
     pub iterations: Option<u64>,
     pub warmup: Option<u64>,
@@ -63,6 +65,7 @@ impl Args {
                 "t" if short => "threshold",
                 "n" if short => "iterations",
                 "b" if short => "batch",
+                "g" if short => "gpu",
                 _ if short => "",
                 long => OPTIONS.iter().find(|o| **o == long).copied().unwrap_or(""),
             };
@@ -84,6 +87,9 @@ impl Args {
                 "height" => a.height = Some(number(p, known)?),
                 "rate" => a.rate = Some(seconds(p, known)?),
                 "timeout" => a.timeout = Some(seconds(p, known)?),
+                "device" => a.device = text(p, known)?.parse()?,
+                "gpu" => a.device = DeviceChoice::Cuda(number(p, known)?),
+                "integrated" => a.integrated = true,
                 "threads" => a.threads = Some(positive(p, known)?),
                 "batch" => a.batch = Some(positive(p, known)?.get()),
                 "iterations" => a.iterations = Some(positive(p, known)?.get() as u64),
@@ -107,7 +113,10 @@ impl Args {
     /// Fails when an option was given that a command does not use.
     pub fn only(&self, command: &str, known: &[&str]) -> Result<(), Error> {
         let everywhere = ["help", "json", "quiet"];
-        match self.given.iter().find(|o| !known.contains(o) && !everywhere.contains(o)) {
+        let device = super::find(command).is_ok_and(|c| c.device);
+        let device: &[&str] = if device { &super::DEVICE_NAMES } else { &[] };
+        let fits = |o: &&str| known.contains(o) || everywhere.contains(o) || device.contains(o);
+        match self.given.iter().find(|o| !fits(o)) {
             None => Ok(()),
             Some(odd) => Err(Error::new(
                 ErrorKind::Usage,
@@ -128,26 +137,41 @@ impl Args {
         }
     }
 
+    /// The engine's path, the first of at most `most` values, and the values behind it.
+    pub fn engine_path(
+        &self,
+        command: &str,
+        most: usize,
+    ) -> Result<(&OsString, &[OsString]), Error> {
+        self.values_at_most(command, most)?;
+        self.values.split_first().ok_or_else(|| {
+            let text = format!("no engine file is given; see `tobiuo help {command}`");
+            Error::new(ErrorKind::Usage, text)
+        })
+    }
+
     /// The engine, the first of at most `most` values, and the values behind it.
     pub fn engine(&self, command: &str, most: usize) -> Result<(Engine, Vec<String>), Error> {
-        self.values_at_most(command, most)?;
-        let Some((engine, rest)) = self.values.split_first() else {
-            let text = format!("no engine file is given; see `tobiuo help {command}`");
-            return Err(Error::new(ErrorKind::Usage, text));
-        };
+        let (engine, rest) = self.engine_path(command, most)?;
         let text = |value: &OsString| match value.to_str() {
             Some(value) => Ok(value.to_string()),
             None => Err(Error::new(ErrorKind::Usage, format!("{value:?} is not UTF-8"))),
         };
         let rest = rest.iter().map(text).collect::<Result<_, _>>()?;
-        Ok((Engine::open(engine)?, rest))
+        Ok((Engine::open_on(engine, self.device)?, rest))
     }
 
-    /// Batch and threads.
+    /// How inputs and frames get to a CUDA device.
+    pub fn memory(&self) -> MemoryPath {
+        if self.integrated { MemoryPath::Integrated } else { MemoryPath::Auto }
+    }
+
+    /// Batch, threads and memory path.
     pub fn context(&self) -> ContextOptions {
         let mut options = ContextOptions::default();
         options.batch = self.batch.unwrap_or(options.batch);
         options.threads = self.threads;
+        options.memory = self.memory();
         options
     }
 
@@ -158,7 +182,7 @@ impl Args {
 }
 
 /// All long options.
-const OPTIONS: [&str; 23] = [
+const OPTIONS: [&str; 26] = [
     "help",
     "quiet",
     "json",
@@ -175,6 +199,9 @@ const OPTIONS: [&str; 23] = [
     "rate",
     "timeout",
     "threads",
+    "device",
+    "gpu",
+    "integrated",
     "batch",
     "iterations",
     "warmup",

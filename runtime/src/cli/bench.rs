@@ -1,7 +1,8 @@
 use std::fmt::Write as _;
 
 use tobiuo::Error;
-use tobiuo::bench::{BenchOptions, BenchReport, bench};
+use tobiuo::bench::{BenchOptions, BenchReport, LayerTime, bench};
+use tobiuo::stats::Percentiles;
 
 use super::args::Args;
 use super::{Command, print, print_json};
@@ -13,10 +14,11 @@ pub const COMMAND: Command = Command {
     options: "
   -n, --iterations N  runs that are measured; 100
   --warmup N          runs before them; 10
-  --layers            also the mean time of each layer
+  --layers            also the time of each layer; on a GPU that of each launch alone
   -b, --batch N       items per run; 1
   --threads N         threads that the network computes on; all cores unless given
 ",
+    device: true,
     run,
 };
 
@@ -27,6 +29,7 @@ fn run(args: Args) -> Result<(), Error> {
     options.iterations = args.iterations.unwrap_or(options.iterations);
     options.warmup = args.warmup.unwrap_or(options.warmup);
     options.context = args.context();
+    options.layers = args.layers;
     let report = bench(&engine, &options)?;
     if args.json {
         print_json(&report.to_json(args.layers))
@@ -42,19 +45,27 @@ fn table(r: &BenchReport, layers: bool) -> String {
     let _ = writeln!(t, "precision   {}", r.precision);
     let _ = writeln!(t, "batch       {}", r.batch);
     let _ = writeln!(t, "iterations  {}", r.iterations);
-    let _ = write!(t, "latency     ");
-    for (name, us) in [
-        ("min", l.min),
-        ("mean", l.mean),
-        ("p50", l.p50),
-        ("p90", l.p90),
-        ("p95", l.p95),
-        ("p99", l.p99),
-        ("max", l.max),
-    ] {
-        let _ = write!(t, "{name} {:.3}  ", us / 1e3);
+    let mut times = |name: &str, l: &Percentiles| {
+        let _ = write!(t, "{name:<12}");
+        for (name, us) in [
+            ("min", l.min),
+            ("mean", l.mean),
+            ("p50", l.p50),
+            ("p90", l.p90),
+            ("p95", l.p95),
+            ("p99", l.p99),
+            ("max", l.max),
+        ] {
+            let _ = write!(t, "{name} {:.3}  ", us / 1e3);
+        }
+        let _ = writeln!(t, "ms");
+    };
+    times("latency", l);
+    if let Some(parts) = &r.parts {
+        times("upload", &parts.upload);
+        times("compute", &parts.compute);
+        times("download", &parts.download);
     }
-    let _ = writeln!(t, "ms");
     let _ = writeln!(t, "throughput  {:.1} items/s", r.batch as f64 * 1e6 / l.mean);
     let _ = writeln!(
         t,
@@ -65,20 +76,40 @@ fn table(r: &BenchReport, layers: bool) -> String {
         let _ = writeln!(t, "peak RSS    {mib:.1} MiB");
     }
     if layers {
-        let total: f64 = r.layers.iter().map(|l| l.mean.as_secs_f64()).sum();
-        let _ = writeln!(t, "\n{:>10} {:>6}  {:<16} {:<24} layer", "us", "%", "op", "output");
-        for l in &r.layers {
-            let s = l.mean.as_secs_f64();
-            let percent = if total > 0.0 { s / total * 100.0 } else { 0.0 };
-            let shape = format!("{:?}", l.shape);
-            let _ = writeln!(
-                t,
-                "{:>10.1} {percent:>6.1}  {:<16} {shape:<24} {}",
-                s * 1e6,
-                l.op,
-                l.name
-            );
-        }
+        layer_table(&mut t, &r.layers);
     }
     t
+}
+
+fn layer_table(t: &mut String, layers: &[LayerTime]) {
+    let total: f64 = layers.iter().map(|l| l.mean.as_secs_f64()).sum();
+    let on_gpu = layers.iter().any(|l| l.kernel.is_some());
+    let what = if on_gpu { "kernel and tactic (us when built)" } else { "output" };
+    let detail = |l: &LayerTime| match &l.kernel {
+        None => format!("{:?}", l.shape),
+        Some(k) => {
+            let built = k.built.map(|b| format!(" ({:.1})", b.as_secs_f64() * 1e6));
+            format!("{} {}{}", k.family, k.tactic, built.unwrap_or_default())
+        }
+    };
+    let details: Vec<String> = layers.iter().map(detail).collect();
+    let width =
+        details.iter().map(|d| d.chars().count()).max().unwrap_or(0).max(what.len()).max(24);
+    let _ = writeln!(t, "\n{:>10} {:>6}  {:<16} {what:<width$} layer", "us", "%", "op");
+    for (l, detail) in layers.iter().zip(&details) {
+        let s = l.mean.as_secs_f64();
+        let percent = if total > 0.0 { s / total * 100.0 } else { 0.0 };
+        let decimals = if on_gpu { 2 } else { 1 };
+        let line = format!(
+            "{:>10.decimals$} {percent:>6.1}  {:<16} {detail:<width$} {}",
+            s * 1e6,
+            l.op,
+            l.name
+        );
+        // Names come out of a file: nothing in them may steer the terminal.
+        let _ = writeln!(t, "{}", line.replace(|c: char| c.is_control(), "?"));
+    }
+    if on_gpu {
+        let _ = writeln!(t, "{:>10.2} {:>6}  total of the launches, each alone", total * 1e6, "");
+    }
 }

@@ -12,6 +12,7 @@ pub const COMMAND: Command = Command {
     synopsis: "",
     summary: "lists the cameras of this machine and their modes",
     options: "",
+    device: false,
     run,
 };
 

@@ -18,6 +18,7 @@ pub const COMMAND: Command = Command {
   --max-detections N       per picture; 300
   --threads N              threads that the network computes on; all cores unless given
 ",
+    device: true,
     run,
 };
 

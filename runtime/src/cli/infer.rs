@@ -17,6 +17,7 @@ pub const COMMAND: Command = Command {
   -b, --batch N             items per run, unless the first axis of the inputs tells it
   --threads N               threads that the network computes on; all cores unless given
 ",
+    device: true,
     run,
 };
 

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use tobiuo::manifest::{Manifest, Place, Plan, Program, Task};
-use tobiuo::{Engine, Error};
+use tobiuo::manifest::{CudaKey, CudaProgram, DeviceKey, Manifest, Place, Plan, Program, Task};
+use tobiuo::{DeviceChoice, Engine, Error};
+use tobiuo_engine::EngineFile;
 
 use super::args::Args;
 use super::{Command, print, print_json};
@@ -13,26 +14,29 @@ pub const COMMAND: Command = Command {
     synopsis: "ENGINE",
     summary: "what an engine is: device, inputs, outputs, where it comes from, its layers",
     options: "
-  --layers          also every step of every plan
+  --layers          also every step of every plan, or every launch with its kernel
 ",
+    device: false,
     run,
 };
 
 fn run(args: Args) -> Result<(), Error> {
     args.only("inspect", &["layers"])?;
-    let (engine, _) = args.engine("inspect", 1)?;
+    let (path, _) = args.engine_path("inspect", 1)?;
+    // Without its device: an engine can be looked at anywhere.
+    let file = EngineFile::open(path)?;
+    let here = Engine::from_file(file.clone(), DeviceChoice::Auto).err();
     if args.json {
-        print_json(&document(&engine, args.layers))
+        print_json(&document(&file, here.as_ref(), args.layers))
     } else {
-        print(&text(&engine, args.layers))
+        print(&text(&file, here.as_ref(), args.layers))
     }
 }
 
 /// The engine as a document: file facts and the manifest, whose plans' tensors and steps go
 /// in with `layers` alone.
-fn document(engine: &Engine, layers: bool) -> Value {
-    let file = engine.file();
-    let m = engine.manifest();
+fn document(file: &EngineFile, why_not: Option<&Error>, layers: bool) -> Value {
+    let m = file.manifest();
     let mut manifest = serde_json::to_value(m).unwrap_or(Value::Null);
     if let (false, Some(plans)) = (layers, manifest["plans"].as_array_mut()) {
         for (value, plan) in plans.iter_mut().zip(&m.plans) {
@@ -49,6 +53,9 @@ fn document(engine: &Engine, layers: bool) -> Value {
         "bytes": file.len(),
         "hash": file.hash_hex(),
         "weights_bytes": file.weights().len(),
+        "code_bytes": file.code().len(),
+        "runs_here": why_not.is_none(),
+        "why_not": why_not.map(ToString::to_string),
         "manifest": manifest,
     })
 }
@@ -56,17 +63,19 @@ fn document(engine: &Engine, layers: bool) -> Value {
 fn steps(plan: &Plan) -> usize {
     match &plan.program {
         Program::Cpu(steps) => steps.len(),
+        Program::Cuda(program) => program.launches.len(),
         _ => 0,
     }
 }
 
 /// How often each operator occurs.
-fn ops(plan: &Plan) -> BTreeMap<&'static str, usize> {
+fn ops(plan: &Plan) -> BTreeMap<&str, usize> {
     let mut count = BTreeMap::new();
-    if let Program::Cpu(steps) = &plan.program {
-        for step in steps {
-            *count.entry(step.op.name()).or_default() += 1;
-        }
+    let mut add = |op| *count.entry(op).or_default() += 1;
+    match &plan.program {
+        Program::Cpu(steps) => steps.iter().for_each(|step| add(step.op.name())),
+        Program::Cuda(program) => program.launches.iter().for_each(|l| add(&l.op)),
+        _ => (),
     }
     count
 }
@@ -75,9 +84,8 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / (1 << 20) as f64
 }
 
-fn text(engine: &Engine, layers: bool) -> String {
-    let file = engine.file();
-    let m: &Manifest = engine.manifest();
+fn text(file: &EngineFile, why_not: Option<&Error>, layers: bool) -> String {
+    let m: &Manifest = file.manifest();
     let p = &m.provenance;
     let mut t = String::new();
     let mut row = |name: &str, value: String| {
@@ -88,6 +96,16 @@ fn text(engine: &Engine, layers: bool) -> String {
     let path = file.path().display();
     row("engine", format!("{path}, {:.1} MiB, hash {}", mib(file.len()), file.hash_hex()));
     row("device", m.device.to_string());
+    if let DeviceKey::Cuda(key) = &m.device {
+        row("made for", key_text(key));
+    }
+    row(
+        "runs here",
+        match why_not {
+            None => "yes".into(),
+            Some(e) => format!("no: {}", e.to_string().lines().next().unwrap_or_default()),
+        },
+    );
     row("precision", m.precision.to_string());
     row("builder", m.builder.clone());
     row("model", format!("{} ({}, {})", p.model, p.format, p.producer));
@@ -118,14 +136,18 @@ fn text(engine: &Engine, layers: bool) -> String {
     for note in &p.notes {
         row("note", note.clone());
     }
+    if !file.code().is_empty() {
+        row("code", format!("{:.1} MiB", mib(file.code().len() as u64)));
+    }
     for plan in &m.plans {
         let ops: Vec<String> = ops(plan).iter().map(|(op, n)| format!("{op} {n}")).collect();
         row(
             "plan",
             format!(
-                "batch {}: {} layers, arena {:.1} MiB; {}",
+                "batch {}: {} {}, arena {:.1} MiB; {}",
                 plan.batch,
                 steps(plan),
+                if let Program::Cuda(_) = plan.program { "launches" } else { "layers" },
                 mib(plan.arena),
                 ops.join(", ")
             ),
@@ -155,7 +177,11 @@ fn task(m: &Manifest) -> String {
 
 fn layer_table(t: &mut String, plan: &Plan) {
     let _ = writeln!(t, "\nplan of batch {}", plan.batch);
-    let Program::Cpu(steps) = &plan.program else { return };
+    let steps = match &plan.program {
+        Program::Cpu(steps) => steps,
+        Program::Cuda(program) => return launch_table(t, program),
+        _ => return,
+    };
     for (i, step) in steps.iter().enumerate() {
         let tensor = |&n: &u32| {
             let d = &plan.tensors[n as usize];
@@ -170,5 +196,55 @@ fn layer_table(t: &mut String, plan: &Plan) {
         let name = step.name.replace(|c: char| c.is_control(), "?");
         let (ins, outs) = (list(&step.inputs), list(&step.outputs));
         let _ = writeln!(t, "{i:>4} {:<12} {name}: {ins} -> {outs}", step.op.name());
+    }
+}
+
+/// What a CUDA engine needs of its device.
+fn key_text(key: &CudaKey) -> String {
+    let tuned = if key.tuned {
+        format!(
+            "tuned on it: {} multiprocessors, L2 {:.1} MiB",
+            key.sm_count,
+            mib(u64::from(key.l2_bytes))
+        )
+    } else {
+        "untuned (kernels chosen by the cost model)".into()
+    };
+    format!(
+        "sm_{}, driver for CUDA {}.{} or newer, {:.0} KiB shared memory a block; {tuned}",
+        key.sm,
+        key.driver / 1000,
+        key.driver % 1000 / 10,
+        f64::from(key.shared_per_block) / 1024.0,
+    )
+}
+
+fn launch_table(t: &mut String, program: &CudaProgram) {
+    let _ = writeln!(
+        t,
+        "{} modules, scratch {:.1} MiB, {} streams; times as measured when it was built",
+        program.modules.len(),
+        mib(program.scratch),
+        program.launches.iter().map(|l| l.stream + 1).max().unwrap_or(1)
+    );
+    for (i, l) in program.launches.iter().enumerate() {
+        let us = |ns: u64| format!("{:.1} us", ns as f64 / 1e3);
+        let time = l.tactic.nanoseconds.map_or("not timed".into(), us);
+        let others: Vec<String> =
+            l.tactic.runners_up.iter().map(|(label, ns)| format!("{label} {}", us(*ns))).collect();
+        let others = match others.is_empty() {
+            true => String::new(),
+            false => format!("; before {}", others.join(", ")),
+        };
+        let stream = match (l.stream, l.after.is_empty()) {
+            (0, true) => String::new(),
+            (s, true) => format!(", stream {s}"),
+            (s, false) => format!(", stream {s} after {:?}", l.after),
+        };
+        let line = format!(
+            "{i:>4} {:<12} {}: {} {}, {time}, grid {:?} block {:?}, {} B shared{stream}{others}",
+            l.op, l.name, l.family, l.tactic.label, l.grid, l.block, l.shared
+        );
+        let _ = writeln!(t, "{}", line.replace(|c: char| c.is_control(), "?"));
     }
 }

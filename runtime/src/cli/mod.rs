@@ -23,6 +23,8 @@ struct Command {
     synopsis: &'static str,
     summary: &'static str,
     options: &'static str,
+    /// It runs an engine on a device.
+    device: bool,
     run: fn(Args) -> Result<(), Error>,
 }
 
@@ -41,6 +43,17 @@ const COMMON_OPTIONS: &str = "
   -h, --help        this help
 RUST_LOG=debug shows more (env_logger's syntax).
 ";
+
+/// Options of the commands that run an engine.
+const DEVICE_OPTIONS: &str = "
+  --device DEVICE   cpu, cuda or cuda:N; what the engine is made for unless given
+  -g, --gpu N       the same as --device cuda:N
+  --integrated      host memory is mapped into the GPU, as on a Jetson, also where it is not
+                    the GPU's own
+";
+
+/// Long names of [`DEVICE_OPTIONS`].
+const DEVICE_NAMES: [&str; 3] = ["device", "gpu", "integrated"];
 
 const STATUSES: &str = "
 Exit status: 0 ok, 2 usage, 3 engine made for another device, 4 damaged or untrusted file,
@@ -116,7 +129,10 @@ fn overview() -> String {
 
 fn help(c: &Command) -> String {
     let Command { name, synopsis, summary, options, .. } = c;
-    format!("tobiuo {name} {synopsis}\n    {summary}\n{options}{COMMON_OPTIONS}{STATUSES}")
+    let device = if c.device { DEVICE_OPTIONS.trim_start_matches('\n') } else { "" };
+    let common = COMMON_OPTIONS.trim_start_matches('\n');
+    let options = if options.is_empty() { "\n" } else { options };
+    format!("tobiuo {name} {synopsis}\n    {summary}\n{options}{device}{common}{STATUSES}")
 }
 
 /// Writes text to standard output.

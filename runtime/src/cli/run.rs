@@ -24,6 +24,7 @@ pub const COMMAND: Command = Command {
   --timeout S       how long a camera may be silent before it is opened again; 5 s
   --threads N       threads that the network computes on; all cores unless given
 ",
+    device: true,
     run,
 };
 
@@ -74,6 +75,7 @@ fn run(args: Args) -> Result<(), Error> {
     if let Some(threads) = args.threads {
         builder = builder.threads(threads);
     }
+    builder = builder.memory(args.memory());
     if args.json {
         builder = builder.sink(Box::new(JsonLines::stdout()));
     } else if !outputs.iter().any(|o| o == "-") && !args.quiet {

@@ -11,6 +11,7 @@ use super::capture::{CaptureThread, Counters, FIRST_BACKOFF, Opener};
 use super::exchange::Exchange;
 use super::inference::{InferenceThread, Progress};
 use super::result::{Frame, FrameResult};
+use crate::MemoryPath;
 use crate::context::ContextOptions;
 use crate::sink::{Sink, StreamInfo};
 use crate::vision::{DetectOverrides, Vision};
@@ -86,6 +87,12 @@ impl PipelineBuilder {
     /// Threads that the network computes on; all cores unless said.
     pub fn threads(mut self, count: NonZeroUsize) -> Self {
         self.context.threads = Some(count);
+        self
+    }
+
+    /// How inputs and frames get to a CUDA device.
+    pub fn memory(mut self, memory: MemoryPath) -> Self {
+        self.context.memory = memory;
         self
     }
 
