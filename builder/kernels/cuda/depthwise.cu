@@ -9,6 +9,23 @@
 #define TOTAL (BATCH * OH * COLUMN_BLOCKS * CHUNKS)
 #define SPAN ((COLS - 1) * SW + (KW - 1) * DW + 1)
 
+// The inputs of output channels c to c + 7; `p` is at the first of them.
+__device__ __forceinline__ void load_inputs(float* d, const T* p, int c) {
+#if MULTIPLIER == 1
+  load8(d, p);
+#else
+#pragma unroll
+  for (int q = 0; q < 8; q++) {
+    T v = p[(c + q) / MULTIPLIER - c / MULTIPLIER];
+#if T_F16
+    d[q] = to_f32(v);
+#else
+    d[q] = v;
+#endif
+  }
+#endif
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL(const T* x, const T* __restrict__ w, const float* __restrict__ bias, T* y, const T* res) {
   int i = blockIdx.x * THREADS + threadIdx.x;
@@ -29,7 +46,7 @@ KERNEL(const T* x, const T* __restrict__ w, const float* __restrict__ bias, T* y
   for (int r = 0; r < KH; r++) {
     int ih = oh * SH - PT + r * DH;
     if (ih < 0 || ih >= IH) continue;
-    const T* row = x + (u64)((n * IH + ih) * IW) * LDX + c;
+    const T* row = x + (u64)((n * IH + ih) * IW) * LDX + c / MULTIPLIER;
     float taps[KW][8];
 #pragma unroll
     for (int s = 0; s < KW; s++) load8(taps[s], w + (r * KW + s) * C_STORED + c);
@@ -37,7 +54,7 @@ KERNEL(const T* x, const T* __restrict__ w, const float* __restrict__ bias, T* y
     for (int v = 0; v < SPAN; v++) {
       int iw = ow0 * SW - PL + v;
       float in[8];
-      if (iw >= 0 && iw < IW) load8(in, row + iw * LDX);
+      if (iw >= 0 && iw < IW) load_inputs(in, row + iw * LDX, c);
       else
 #pragma unroll
         for (int q = 0; q < 8; q++) in[q] = 0.0f;

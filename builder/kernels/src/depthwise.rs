@@ -12,7 +12,8 @@ use super::{Argument, Candidate, Extents, Family, Target};
 pub(super) const VECTOR: &str = include_str!("../cuda/vector.cuh");
 const SOURCE: &str = include_str!("../cuda/depthwise.cu");
 
-/// A depthwise convolution between NHWC tensors.
+/// A depthwise convolution between NHWC tensors: output channel c is made from input channel
+/// c / multiplier.
 ///
 /// Inputs: x, and the residual where there is one. Constants: weights `[kh * kw, channels]` in
 /// the layer's type; bias `[channels]` f32.
@@ -27,8 +28,10 @@ pub struct DepthwiseLayer {
     pub input: [usize; 2],
     /// Output height and width.
     pub output: [usize; 2],
-    /// Channels as stored, a multiple of 8.
+    /// Output channels as stored, a multiple of 8.
     pub channels: usize,
+    /// Output channels made from each input channel.
+    pub multiplier: usize,
     /// Elements from one input pixel to the next.
     pub x_pitch: usize,
     /// Elements from one output pixel to the next.
@@ -68,7 +71,7 @@ impl Family for DepthwiseLayer {
     fn extents(&self) -> Extents {
         let pixels = self.batch * self.input[0] * self.input[1];
         let last = self.batch * self.output[0] * self.output[1] - 1;
-        let mut inputs = vec![reach((pixels - 1) * self.x_pitch, self.channels, self.dtype)];
+        let mut inputs = vec![reach((pixels - 1) * self.x_pitch, self.channels_read(), self.dtype)];
         inputs.extend(self.residual_pitch.map(|p| reach(last * p, self.channels, self.dtype)));
         let taps = self.kernel[0] * self.kernel[1];
         Extents {
@@ -96,7 +99,7 @@ impl Family for DepthwiseLayer {
             for c in 0..self.channels {
                 let mut sum = bias[c];
                 for &(tap, at) in &taps {
-                    let at = (image * ih * iw + at) * self.x_pitch + c;
+                    let at = (image * ih * iw + at) * self.x_pitch + c / self.multiplier;
                     sum += x[at] * w[tap * self.channels + c];
                 }
                 if let Some(pitch) = self.residual_pitch {
@@ -110,10 +113,15 @@ impl Family for DepthwiseLayer {
 }
 
 impl DepthwiseLayer {
+    /// Input channels read of a pixel.
+    pub fn channels_read(&self) -> usize {
+        (self.channels - 1) / self.multiplier + 1
+    }
+
     fn candidate(&self, columns: usize, threads: usize, target: &Target) -> Candidate {
         let [oh, ow] = self.output;
         let work = self.batch * oh * ceil_div(ow, columns) * (self.channels / 8);
-        let mut d = Defines::new(target, true);
+        let mut d = Defines::new(target, self.dtype == DType::F16);
         d.all(&[
             ("T_F16", usize::from(self.dtype == DType::F16)),
             ("BATCH", self.batch),
@@ -122,6 +130,7 @@ impl DepthwiseLayer {
             ("OH", oh),
             ("OW", ow),
             ("C_STORED", self.channels),
+            ("MULTIPLIER", self.multiplier),
             ("LDX", self.x_pitch),
             ("LDY", self.y_pitch),
             ("KH", self.kernel[0]),

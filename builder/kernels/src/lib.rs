@@ -10,7 +10,9 @@ mod defines;
 mod depthwise;
 mod extents;
 mod gemv;
+mod general_conv;
 mod map;
+mod matmul;
 mod memory;
 mod nhwc;
 mod note;
@@ -19,6 +21,7 @@ pub mod random;
 mod reference;
 mod strided;
 mod target;
+mod tile;
 pub mod vision;
 mod window;
 
@@ -28,7 +31,9 @@ mod tests;
 pub use conv::ConvLayer;
 pub use depthwise::DepthwiseLayer;
 pub use gemv::GemvLayer;
+pub use general_conv::GeneralConvLayer;
 pub use map::{MapArgument, MapFunction, MapLayer, MapStep};
+pub use matmul::MatMulLayer;
 pub use nhwc::{ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, PoolLayer, ResizeLayer};
 pub use note::{LAUNCH_MARK, LAYER_MARK, LaunchNote};
 pub use permute::PermuteLayer;
@@ -93,7 +98,10 @@ pub const ENTRY: &str = "KERNEL";
 pub enum Layer {
     Conv(ConvLayer),
     Depthwise(DepthwiseLayer),
+    GeneralConv(GeneralConvLayer),
     Gemv(GemvLayer),
+    #[serde(rename = "matmul")]
+    MatMul(MatMulLayer),
     Pool(PoolLayer),
     GlobalPool(GlobalPoolLayer),
     Elementwise(ElementwiseLayer),
@@ -126,7 +134,9 @@ impl Layer {
         match self {
             Layer::Conv(l) => l,
             Layer::Depthwise(l) => l,
+            Layer::GeneralConv(l) => l,
             Layer::Gemv(l) => l,
+            Layer::MatMul(l) => l,
             Layer::Pool(l) => l,
             Layer::GlobalPool(l) => l,
             Layer::Elementwise(l) => l,

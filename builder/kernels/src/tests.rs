@@ -133,6 +133,7 @@ fn depthwise_of_both_types() {
             input: [5, 6],
             output: [5, 3],
             channels: 16,
+            multiplier: 1,
             x_pitch: 24,
             y_pitch: 16,
             kernel: [3, 3],
@@ -165,6 +166,7 @@ fn depthwise_of_both_types() {
 fn fully_connected_rows() {
     for y_f32 in [false, true] {
         let layer = GemvLayer {
+            dtype: DType::F16,
             batch: 3,
             depth: 24,
             x_pitch: 32,

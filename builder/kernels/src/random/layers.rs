@@ -8,22 +8,22 @@ use crate::{
     GlobalPoolLayer, Layer, PermuteLayer, PoolLayer, ResizeLayer,
 };
 
-const UNIT: (f32, f32) = (-1.0, 1.0);
+pub(super) const UNIT: (f32, f32) = (-1.0, 1.0);
 
 /// Sizes of a window layer that fit together.
-struct Window {
-    batch: usize,
-    input: [usize; 2],
-    output: [usize; 2],
-    kernel: [usize; 2],
-    strides: [usize; 2],
-    dilations: [usize; 2],
+pub(super) struct Window {
+    pub batch: usize,
+    pub input: [usize; 2],
+    pub output: [usize; 2],
+    pub kernel: [usize; 2],
+    pub strides: [usize; 2],
+    pub dilations: [usize; 2],
     /// Above, left, below, right.
-    pads: [usize; 4],
+    pub pads: [usize; 4],
 }
 
 impl Window {
-    fn random(random: &mut Random, largest: usize) -> Window {
+    pub fn random(random: &mut Random, largest: usize) -> Window {
         loop {
             let mut side = || match random.from_to(0, 5) {
                 0 => 1,
@@ -62,13 +62,13 @@ impl Window {
         }
     }
 
-    fn macs(&self, per_pixel: usize) -> usize {
+    pub fn macs(&self, per_pixel: usize) -> usize {
         let [oh, ow] = self.output;
         self.batch * oh * ow * self.kernel[0] * self.kernel[1] * per_pixel
     }
 }
 
-fn either(random: &mut Random) -> DType {
+pub(super) fn either(random: &mut Random) -> DType {
     random.pick(&[DType::F16, DType::F32])
 }
 
@@ -79,7 +79,7 @@ fn stored(random: &mut Random, most: usize) -> (usize, usize) {
 }
 
 /// Multiply-adds of a random layer, so that its reference takes no longer than a moment.
-const MOST_WORK: usize = 40_000_000;
+pub(super) const MOST_WORK: usize = 40_000_000;
 
 pub(super) fn conv(random: &mut Random) -> Layer {
     loop {
@@ -152,6 +152,7 @@ pub(super) fn depthwise(random: &mut Random) -> Layer {
     loop {
         let w = Window::random(random, 7);
         let (channels, x_pitch) = stored(random, 400);
+        let multiplier = random.pick(&[1, 1, 1, 2, 3]);
         if w.macs(channels) > MOST_WORK {
             continue;
         }
@@ -162,6 +163,7 @@ pub(super) fn depthwise(random: &mut Random) -> Layer {
             input: w.input,
             output: w.output,
             channels,
+            multiplier,
             x_pitch,
             y_pitch: channels + random.pick(&[0, 0, 8, 40]),
             kernel: w.kernel,
@@ -175,7 +177,7 @@ pub(super) fn depthwise(random: &mut Random) -> Layer {
 }
 
 pub(super) fn depthwise_memory(l: &DepthwiseLayer, e: Extents, random: &mut Random) -> Memory {
-    let shape = [l.batch * l.input[0] * l.input[1], l.x_pitch, l.channels];
+    let shape = [l.batch * l.input[0] * l.input[1], l.x_pitch, l.channels_read()];
     let mut inputs = vec![random.pixels(e.inputs[0], l.dtype, UNIT, shape)];
     if let Some(pitch) = l.residual_pitch {
         let shape = [l.batch * l.output[0] * l.output[1], pitch, l.channels];
@@ -196,6 +198,7 @@ pub(super) fn gemv(random: &mut Random) -> Layer {
     let depth = random.from_to(1, 5000).next_multiple_of(8);
     let outputs = random.from_to(1, 1500);
     Layer::Gemv(GemvLayer {
+        dtype: either(random),
         batch: random.from_to(1, 4),
         depth,
         x_pitch: depth + random.pick(&[0, 8, 64]),
@@ -208,15 +211,15 @@ pub(super) fn gemv(random: &mut Random) -> Layer {
 
 pub(super) fn gemv_memory(l: &GemvLayer, e: Extents, random: &mut Random) -> Memory {
     let spread = (3.0 / l.depth as f32).sqrt();
-    let x = random.pixels(e.inputs[0], DType::F16, UNIT, [l.batch, l.x_pitch, l.depth]);
+    let x = random.pixels(e.inputs[0], l.dtype, UNIT, [l.batch, l.x_pitch, l.depth]);
     let rows = 0..l.outputs * l.depth;
-    let weights = random.memory(e.constants[0], DType::F16, (-spread, spread), rows);
+    let weights = random.memory(e.constants[0], l.dtype, (-spread, spread), rows);
     let bias = random.memory(e.constants[1], DType::F32, UNIT, 0..l.outputs);
     Memory {
         inputs: vec![x],
         constants: vec![weights, bias],
-        outputs: vec![if l.y_f32 { DType::F32 } else { DType::F16 }],
-        tolerance: tolerance(DType::F16),
+        outputs: vec![if l.y_f32 { DType::F32 } else { l.dtype }],
+        tolerance: tolerance(l.dtype),
     }
 }
 

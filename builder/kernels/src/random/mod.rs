@@ -5,6 +5,7 @@
 
 mod general;
 mod layers;
+mod products;
 
 use half::f16;
 use tobiuo_ops::Activation;
@@ -172,7 +173,9 @@ pub type Generator = fn(&mut Random) -> Layer;
 pub const GENERATORS: &[(&str, Generator)] = &[
     ("conv", layers::conv),
     ("depthwise", layers::depthwise),
+    ("general_conv", products::general_conv),
     ("gemv", layers::gemv),
+    ("matmul", products::matmul),
     ("pool", layers::pool),
     ("global_pool", layers::global_pool),
     ("elementwise", layers::elementwise),
@@ -187,7 +190,9 @@ impl Layer {
         match self {
             Layer::Conv(l) => layers::conv_memory(l, self.extents(), random),
             Layer::Depthwise(l) => layers::depthwise_memory(l, self.extents(), random),
+            Layer::GeneralConv(l) => products::general_conv_memory(l, self.extents(), random),
             Layer::Gemv(l) => layers::gemv_memory(l, self.extents(), random),
+            Layer::MatMul(l) => products::matmul_memory(l, self.extents(), random),
             Layer::Pool(l) => layers::pool_memory(l, self.extents(), random),
             Layer::GlobalPool(l) => layers::global_pool_memory(l, self.extents(), random),
             Layer::Elementwise(l) => layers::elementwise_memory(l, self.extents(), random),

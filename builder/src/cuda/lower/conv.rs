@@ -58,6 +58,7 @@ impl Lower<'_> {
                 input,
                 output,
                 channels: stored,
+                multiplier: 1,
                 x_pitch: pitch(&x),
                 y_pitch: pitch(&y),
                 kernel: [kh, kw],

@@ -60,6 +60,7 @@ impl Lower<'_> {
         let bias = self.constant(pack::padded(&bias, outputs.next_multiple_of(8), DType::F32));
         let layer = if rows <= 4 {
             Layer::Gemv(GemvLayer {
+                dtype: self.dtype,
                 batch: rows,
                 depth,
                 x_pitch: depth,

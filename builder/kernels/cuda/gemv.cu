@@ -2,12 +2,32 @@
 //
 // Bound by reading w once: each warp takes ROWS outputs, its lanes stride over K in 16-byte
 // pieces with UNROLL of them in flight; sums in f32, reduced by shuffles. With SPLIT warps per
-// row group K is shared inside a block. Y_F32: outputs as f32 (network outputs), else f16.
+// row group K is shared inside a block. T is f16 or float. Y_F32:
+// outputs as f32 (network outputs), else T.
 #define THREADS (WARPS * 32)
-#define PIECES (K_STORED / 8)
+#define PIECE (16 / (int)sizeof(T))
+#define PIECES (K_STORED / PIECE)
+
+// The products of two pieces, added up.
+__device__ __forceinline__ float dot(uint4 v, uint4 q) {
+#if T_F16
+  return low_f32(v.x) * low_f32(q.x) + high_f32(v.x) * high_f32(q.x) + low_f32(v.y) * low_f32(q.y) + high_f32(v.y) * high_f32(q.y)
+       + low_f32(v.z) * low_f32(q.z) + high_f32(v.z) * high_f32(q.z) + low_f32(v.w) * low_f32(q.w) + high_f32(v.w) * high_f32(q.w);
+#else
+  return __uint_as_float(v.x) * __uint_as_float(q.x) + __uint_as_float(v.y) * __uint_as_float(q.y)
+       + __uint_as_float(v.z) * __uint_as_float(q.z) + __uint_as_float(v.w) * __uint_as_float(q.w);
+#endif
+}
+__device__ __forceinline__ void store_rounded(T* p, float v) {
+#if T_F16
+  *p = to_f16(v);
+#else
+  *p = v;
+#endif
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, void* y) {
+KERNEL(const T* x, const T* __restrict__ w, const float* __restrict__ bias, void* y) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int group = warp / SPLIT, part = warp % SPLIT;
   const int o0 = (blockIdx.x * (WARPS / SPLIT) + group) * ROWS;
@@ -24,7 +44,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
       int p = p0 + u * 32 * SPLIT;
 #pragma unroll
       for (int r = 0; r < ROWS; r++)
-        weights[u][r] = p < PIECES && o0 + r < O ? __ldcs((const uint4*)(w + (u64)(o0 + r) * K_STORED + p * 8)) : make_uint4(0, 0, 0, 0);
+        weights[u][r] = p < PIECES && o0 + r < O ? __ldcs((const uint4*)(w + (u64)(o0 + r) * K_STORED + p * PIECE)) : make_uint4(0, 0, 0, 0);
     }
   };
   int p0 = part * 32 + lane;
@@ -38,12 +58,11 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
       if (p < PIECES) {
 #pragma unroll
         for (int b = 0; b < BATCH; b++) {
-          uint4 v = *(const uint4*)(x + b * LDX + p * 8);
+          uint4 v = *(const uint4*)(x + b * LDX + p * PIECE);
 #pragma unroll
           for (int r = 0; r < ROWS; r++) {
             uint4 q = weights[u][r];
-            acc[r][b] += low_f32(v.x) * low_f32(q.x) + high_f32(v.x) * high_f32(q.x) + low_f32(v.y) * low_f32(q.y) + high_f32(v.y) * high_f32(q.y)
-                       + low_f32(v.z) * low_f32(q.z) + high_f32(v.z) * high_f32(q.z) + low_f32(v.w) * low_f32(q.w) + high_f32(v.w) * high_f32(q.w);
+            acc[r][b] += dot(v, q);
           }
         }
       }
@@ -70,7 +89,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 #if Y_F32
       ((float*)y)[(u64)b * LDY + o] = v;
 #else
-      ((f16*)y)[(u64)b * LDY + o] = to_f16(v);
+      store_rounded((T*)y + (u64)b * LDY + o, v);
 #endif
     }
   }
