@@ -5,7 +5,7 @@ use std::fmt::Write;
 use tobiuo_ops::{Fact, bytes, flops};
 
 use crate::error::shown;
-use crate::{Manifest, Place, Plan, Port, Task};
+use crate::{CudaProgram, Manifest, Place, Plan, Port, Program, Task};
 
 /// What an engine is, as text: where it comes from, its device and precision, inputs,
 /// outputs, what they mean, and per plan a table of its steps with their op, output shape,
@@ -105,7 +105,34 @@ fn task(m: &Manifest) -> String {
     }
 }
 
+/// A CUDA plan's launches.
+fn launches(out: &mut String, plan: &Plan, program: &CudaProgram) {
+    let _ = writeln!(
+        out,
+        "plan for batch {}: {} launches, {} modules, arena {}, scratch {}",
+        plan.batch,
+        program.launches.len(),
+        program.modules.len(),
+        size(plan.arena),
+        size(program.scratch)
+    );
+    let mut rows = vec![["#", "op", "kernel", "MFLOP", "us built", "name"].map(String::from)];
+    for (i, l) in program.launches.iter().enumerate() {
+        let time =
+            l.tactic.nanoseconds.map_or(String::new(), |ns| format!("{:.1}", ns as f64 / 1e3));
+        let kernel = format!("{} {}", name(&l.family), name(&l.tactic.label));
+        rows.push([i.to_string(), name(&l.op), kernel, mega(l.flops), time, name(&l.name)]);
+    }
+    let flops = program.launches.iter().fold(0u64, |sum, l| sum.saturating_add(l.flops));
+    let total = ["", "total", "", &mega(flops), "", ""].map(String::from);
+    rows.push(total);
+    table(out, &rows);
+}
+
 fn plan(out: &mut String, plan: &Plan) {
+    if let Program::Cuda(program) = &plan.program {
+        return launches(out, plan, program);
+    }
     let constants: u64 = {
         // Places, not tensors: several tensors may share bytes.
         let mut places: Vec<(u64, u64)> = plan
@@ -162,9 +189,14 @@ fn plan(out: &mut String, plan: &Plan) {
         total[1].clone(),
         String::new(),
     ]);
+    table(out, &rows);
+}
+
+/// Rows of a number, two texts, two numbers and a name.
+fn table(out: &mut String, rows: &[[String; 6]]) {
     let width = |c: usize| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0);
     let w: Vec<usize> = (0..5).map(width).collect();
-    for [n, op, shapes, f, b, name] in &rows {
+    for [n, op, shapes, f, b, name] in rows {
         let line = format!(
             "{n:>0$}  {op:<1$}  {shapes:<2$}  {f:>3$}  {b:>4$}  {name}",
             w[0], w[1], w[2], w[3], w[4]

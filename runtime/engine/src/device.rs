@@ -59,14 +59,14 @@ fn compare(built_for: &DeviceKey, here: &DeviceKey) -> Vec<Field> {
         (DeviceKey::Cuda(a), DeviceKey::Cuda(b)) => {
             let mut fields = vec![
                 field("device", &a.name, &b.name, true),
-                field("compute capability", a.sm, b.sm, a.sm == b.sm),
+                field("compute capability", compute(a.sm), compute(b.sm), a.sm == b.sm),
                 field(
                     "shared memory of a block",
                     a.shared_per_block,
                     b.shared_per_block,
                     a.shared_per_block <= b.shared_per_block,
                 ),
-                field("CUDA driver at least", a.driver, b.driver, a.driver <= b.driver),
+                field("CUDA driver", at_least(a.driver), version(b.driver), a.driver <= b.driver),
             ];
             if a.tuned {
                 fields.push(field(
@@ -81,6 +81,19 @@ fn compare(built_for: &DeviceKey, here: &DeviceKey) -> Vec<Field> {
         }
         (a, b) => vec![field("device", a.name(), b.name(), false)],
     }
+}
+
+fn compute(sm: u32) -> String {
+    format!("{}.{}", sm / 10, sm % 10)
+}
+
+/// A CUDA version.
+fn version(version: u32) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
+fn at_least(oldest: u32) -> String {
+    format!("{} or newer", version(oldest))
 }
 
 /// `Ok` when every field fits, else the table of all fields and the command that rebuilds.

@@ -133,6 +133,7 @@ fn load() -> Result<Api, GpuError> {
 /// An error of cuInit with what to do about it.
 fn start_error(e: GpuError, status: Status) -> GpuError {
     let (kind, help) = match status {
+        2 => return e,
         34 => (
             GpuErrorKind::NoDriver,
             "libcuda.so.1 is the toolkit's stub, not the driver; take the folder `stubs` out of \
