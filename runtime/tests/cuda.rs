@@ -168,7 +168,7 @@ fn devices_that_do_not_fit_are_told_apart() {
     };
     // Another compute capability, and for a tuned engine another size of the same.
     let bench = Bench::new(Standin::new().device("h200"));
-    let table = ["made for another device", "compute capability", "87", "90", "<- differs"];
+    let table = ["made for another device", "compute capability", "8.7", "9.0", "<- differs"];
     bench.fails("bench", &[], 3, &table);
     bench.fails(
         "bench",
@@ -204,7 +204,7 @@ fn missing_and_old_drivers_are_told() {
         "bench",
         &[],
         5,
-        &["no CUDA device 0", "shows none"],
+        &["the driver sees no NVIDIA GPU", "NVIDIA runtime"],
     );
     let old = Description { driver: 11040, ..Description::default() };
     let says = ["driver is too old", "supports CUDA 11.4", "needs 12.2", "JetPack 6"];

@@ -83,7 +83,7 @@ impl Loaded {
             check(&self.file, ordinal)?;
         }
         let file = &self.file;
-        let here = |e: GpuError| Error::from(e.at(file.path().display()));
+        let here = |e: GpuError| in_file(file, e);
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         let i = match devices.iter().position(|d| d.ordinal == ordinal) {
             Some(i) => i,
@@ -113,8 +113,7 @@ impl Loaded {
     pub fn runner(&self, plan: usize, options: &ContextOptions) -> Result<Runner, Error> {
         let plan = self.plan(plan, options.device)?;
         let options = ExecutorOptions::default().memory(options.memory.into());
-        let executor = CudaExecutor::new(&plan, &options)
-            .map_err(|e| Error::from(e.at(self.file.path().display())))?;
+        let executor = CudaExecutor::new(&plan, &options).map_err(|e| in_file(&self.file, e))?;
         Ok(Runner { executor })
     }
 
@@ -125,13 +124,19 @@ impl Loaded {
     }
 }
 
+/// An error with the engine's file in front.
+fn in_file(file: &EngineFile, e: GpuError) -> Error {
+    let e = Error::from(e);
+    Error::new(e.kind(), format!("{}: {e}", file.path().display()))
+}
+
 /// The engine's key, when it is made for the device of a number.
 fn check(file: &EngineFile, ordinal: usize) -> Result<&CudaKey, Error> {
     let DeviceKey::Cuda(key) = &file.manifest().device else {
         unreachable!("an engine for a CUDA device")
     };
     let path = file.path().display();
-    let info = tobiuo_gpu::device(ordinal).map_err(|e| Error::from(e.at(&path)))?;
+    let info = tobiuo_gpu::device(ordinal).map_err(|e| in_file(file, e))?;
     if info.driver < key.driver {
         let version = |v: u32| format!("{}.{}", v / 1000, v % 1000 / 10);
         return Err(Error::new(
