@@ -1,10 +1,12 @@
 //! One layer's memory on the device, and runs of its candidates.
 //!
-//! Launching kernels is unsafe by nature: whether they keep to their memory is what is being
-//! tested. Ranges that they may touch are allocated as the layer's extents say, with guard
-//! bytes around.
+//! Whether kernels keep to their memory is what is being tested: every range is allocated as
+//! the layer's extents say, with guard bytes around.
 
-use tobiuo_gpu::{Context, DeviceBuffer, GpuError, Launch, Module, Stream};
+use tobiuo_gpu::{
+    CommandList, Context, DeviceBuffer, DeviceSlice, GpuError, KernelArgument, Launch, Module,
+    Stream,
+};
 use tobiuo_kernels::random::{Memory, POISON};
 use tobiuo_kernels::{Argument, Candidate, ENTRY, Target};
 
@@ -44,11 +46,12 @@ impl Guarded {
         Ok(Guarded { buffer, guard, len })
     }
 
-    fn address(&self) -> u64 {
-        self.buffer.address() + self.guard as u64
+    /// The range from a byte on.
+    fn from(&self, at: usize) -> DeviceSlice {
+        self.buffer.slice(self.guard + at..self.guard + self.len)
     }
 
-    fn poison(&mut self, stream: &Stream) -> Result<(), GpuError> {
+    fn poison(&self, stream: &Stream) -> Result<(), GpuError> {
         self.buffer.fill(0, self.len + 2 * self.guard, POISON, stream)
     }
 
@@ -97,7 +100,7 @@ impl Bench {
         let stream = Stream::new(context)?;
         let guard = if guards { GUARD } else { 0 };
         let upload = |bytes: &Vec<u8>| {
-            let mut range = Guarded::new(context, guard, bytes.len())?;
+            let range = Guarded::new(context, guard, bytes.len())?;
             range.poison(&stream)?;
             range.buffer.write(guard, bytes, &stream)?;
             Ok::<_, GpuError>(range)
@@ -114,7 +117,7 @@ impl Bench {
     /// Runs a candidate three times, the last two as close together as the device allows, and
     /// compares the results; gives the worst relative error.
     pub fn check(
-        &mut self,
+        &self,
         candidate: &Candidate,
         code: &Code,
         target: &Target,
@@ -129,18 +132,18 @@ impl Bench {
         if candidate.shared > 40 * 1024 {
             function.allow_shared(candidate.shared)?;
         }
-        let mut scratch = Guarded::new(&self.context, self.guard, candidate.scratch)?;
+        let scratch = Guarded::new(&self.context, self.guard, candidate.scratch)?;
         scratch.poison(&self.stream)?;
         scratch.buffer.fill(self.guard, candidate.zeroed, 0, &self.stream)?;
-        let arguments: Vec<u64> = candidate
+        let arguments: Vec<KernelArgument> = candidate
             .arguments
             .iter()
             .map(|a| match *a {
-                Argument::Input(i) => self.inputs[i].address(),
-                Argument::Output(i) => self.outputs[i].address(),
-                Argument::Constant(i) => self.constants[i].address(),
-                Argument::Scratch(at) => scratch.address() + at as u64,
-                Argument::Null => 0,
+                Argument::Input(i) => KernelArgument::Memory(self.inputs[i].from(0)),
+                Argument::Output(i) => KernelArgument::Memory(self.outputs[i].from(0)),
+                Argument::Constant(i) => KernelArgument::Memory(self.constants[i].from(0)),
+                Argument::Scratch(at) => KernelArgument::Memory(scratch.from(at)),
+                Argument::Null => KernelArgument::Null,
             })
             .collect();
         let launch = |dependent: bool| Launch {
@@ -152,17 +155,14 @@ impl Bench {
         let mut worst = 0.0f64;
         let mut first: Vec<Vec<u8>> = Vec::new();
         for runs in [1, 2] {
-            for output in &mut self.outputs {
+            for output in &self.outputs {
                 output.poison(&self.stream)?;
             }
+            let mut list = CommandList::new(&self.context)?;
             for run in 0..runs {
-                // SAFETY: the arguments are what the candidate says its kernel takes; every
-                // range has the size that the layer's extents and the candidate say, plus
-                // guards, and lives until the stream is waited for. That the kernel keeps to
-                // them is what is being tested: if not, other memory of this process's own
-                // context is at risk, and the driver ends the context on a fault.
-                unsafe { function.launch(&launch(run > 0), &arguments, &self.stream)? };
+                list.launch(&function, launch(run > 0), &arguments, 0, &[])?;
             }
+            list.enqueue(&self.stream)?;
             self.stream.synchronize()?;
             for (i, (output, want)) in self.outputs.iter().zip(expected).enumerate() {
                 let all = output.read(&self.stream)?;

@@ -3,11 +3,10 @@
 //! Fresh random inputs, outputs and scratch memory poisoned, guard bytes around everything;
 //! each candidate is run three times. Needs the driver and NVRTC, nothing else.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod collect;
 mod compare;
-#[allow(unsafe_code)]
 mod device;
 mod report;
 mod sanitize;

@@ -53,7 +53,7 @@ pub fn run(
             let reference = Reference::new(&layer, seed)?;
             let memory = &reference.memory;
             // Ranges of exactly their extents: what lies beyond is the sanitizer's to find.
-            let mut bench = Bench::new(&context, memory, &reference.extents.outputs, false)?;
+            let bench = Bench::new(&context, memory, &reference.extents.outputs, false)?;
             for candidate in fresh {
                 let code = compile(&nvrtc, goal, &target, &candidate)?;
                 let tolerance = memory.tolerance;

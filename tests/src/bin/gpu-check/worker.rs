@@ -134,7 +134,7 @@ fn check(
     let reference_seconds = begun.elapsed().as_secs_f64();
     let (mut compile_seconds, mut run_seconds) = (0.0, 0.0);
     let Reference { memory, extents, expected } = &reference;
-    let mut bench = match Bench::new(context, memory, &extents.outputs, true) {
+    let bench = match Bench::new(context, memory, &extents.outputs, true) {
         Ok(bench) => bench,
         Err(e) => {
             emit(Event::Broken { why: e.to_string() })?;
