@@ -50,6 +50,9 @@ pub struct BenchReport {
     pub latency: Percentiles,
     /// The parts of a run by the device's own clock; `None` on the CPU.
     pub parts: Option<PartTimes>,
+    /// The network alone, queued on an idle CUDA device with its inputs in place there: as
+    /// `parts.compute`, and the start that an upload hides.
+    pub replay: Option<Percentiles>,
     /// From the process's start to the first result.
     pub setup: Duration,
     /// The most memory that was resident at once, MiB.
@@ -147,6 +150,10 @@ pub fn bench(engine: &Engine, options: &BenchOptions) -> Result<BenchReport, Err
         }
     }
     layers.iter_mut().for_each(|sum| *sum = sum.div_f64(iterations as f64));
+    let mut replays = Distribution::new();
+    for time in context.replay_times(options.warmup as usize, iterations as usize)? {
+        replays.record(nanoseconds(time));
+    }
     if keeps_inputs && options.layers {
         layers = context.layer_times()?;
     }
@@ -165,6 +172,7 @@ pub fn bench(engine: &Engine, options: &BenchOptions) -> Result<BenchReport, Err
         iterations,
         latency: runs.summary().expect("one run or more"),
         parts,
+        replay: replays.summary(),
         setup,
         peak_rss_mib: process::peak_rss_mib(),
         layers,
@@ -211,7 +219,7 @@ fn layer_times(plan: &Plan, times: Vec<Duration>) -> Vec<LayerTime> {
 impl BenchReport {
     /// The report as a document: `device`, `precision`, `batch`, `iterations`, `latency_us`
     /// {`min`, `mean`, `p50`, `p90`, `p95`, `p99`, `max`}, on a CUDA device `upload_us`,
-    /// `compute_us` and `download_us` with the same fields, `items_per_second`, `setup_ms`
+    /// `compute_us`, `download_us` and `replay_us` with the same fields, `items_per_second`, `setup_ms`
     /// (process start to first result), `peak_rss_mib`, and with `layers` also `layers`
     /// [{`name`, `op`, `mean_us`, and on the CPU `shape`, on a CUDA device `family`, `tactic`,
     /// `built_us` (or null)}].
@@ -231,6 +239,9 @@ impl BenchReport {
             document["upload_us"] = parts.upload.to_json();
             document["compute_us"] = parts.compute.to_json();
             document["download_us"] = parts.download.to_json();
+        }
+        if let Some(replay) = &self.replay {
+            document["replay_us"] = replay.to_json();
         }
         if layers {
             let us = |t: Duration| t.as_secs_f64() * 1e6;

@@ -215,6 +215,12 @@ impl ExecutionContext {
         self.runner.layer_times()
     }
 
+    /// The times of `n` runs of the network alone, each queued on an idle CUDA device with the
+    /// inputs in place there, by the device's own clock; after `warmup` more. None on the CPU.
+    pub fn replay_times(&mut self, warmup: usize, n: usize) -> Result<Vec<Duration>, Error> {
+        self.runner.replay_times(warmup, n)
+    }
+
     /// The time of the parts of the last run by the device's own clock; `None` on the CPU.
     pub fn transfer_times(&self) -> Option<TransferTimes> {
         self.runner.transfer_times()

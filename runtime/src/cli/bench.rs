@@ -66,6 +66,9 @@ fn table(r: &BenchReport, layers: bool) -> String {
         times("compute", &parts.compute);
         times("download", &parts.download);
     }
+    if let Some(replay) = &r.replay {
+        times("replay", replay);
+    }
     let _ = writeln!(t, "throughput  {:.1} items/s", r.batch as f64 * 1e6 / l.mean);
     let _ = writeln!(
         t,

@@ -106,6 +106,10 @@ impl Runner {
         Ok(self.executor.layer_times().to_vec())
     }
 
+    pub fn replay_times(&mut self, _warmup: usize, _n: usize) -> Result<Vec<Duration>, Error> {
+        Ok(Vec::new())
+    }
+
     pub fn transfer_times(&self) -> Option<TransferTimes> {
         None
     }

@@ -183,6 +183,11 @@ impl Runner {
         Ok(self.executor.layer_times()?)
     }
 
+    pub fn replay_times(&mut self, warmup: usize, n: usize) -> Result<Vec<Duration>, Error> {
+        let times = self.executor.time_replays(warmup, n)?;
+        Ok(times.into_iter().map(|us| Duration::from_secs_f64(us.max(0.0) * 1e-6)).collect())
+    }
+
     pub fn transfer_times(&self) -> Option<TransferTimes> {
         let times = self.executor.times();
         Some(TransferTimes {

@@ -205,6 +205,11 @@ impl Runner {
         each!(self, r => r.layer_times())
     }
 
+    /// Times of the network alone on an idle CUDA device, inputs in place there.
+    pub fn replay_times(&mut self, warmup: usize, n: usize) -> Result<Vec<Duration>, Error> {
+        each!(self, r => r.replay_times(warmup, n))
+    }
+
     /// Time of the parts of the last run, on a CUDA device.
     pub fn transfer_times(&self) -> Option<TransferTimes> {
         each!(self, r => r.transfer_times())

@@ -26,6 +26,7 @@ idle. Every output is compared with eager FP32 on the same input.
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -148,10 +149,13 @@ class Ours:
         self.args, self.precision = args, precision
         self.engine = args.out / f"{name}-{precision}.tobiuo"
         self.info = {}
-        cache = (args.caches or args.out) / f"{name}-{precision}.tactics"
-        kept = args.caches is not None and cache.exists()
-        if args.caches is None and cache.exists():
-            cache.unlink()
+        # A folder of its own: the compiled kernels lie beside the times.
+        folder = (args.caches or args.out / "caches") / f"{name}-{precision}"
+        kept = args.caches is not None and folder.exists()
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        cache = folder / "tactics.jsonl"
         command = [
             args.builder, "build", model, "-o", self.engine, "--device", "cuda", "--precision", precision,
             "--effort", args.effort, "--tactic-cache", cache, "--no-cache", "--json", "--quiet",
@@ -171,8 +175,8 @@ class Ours:
         r = self.bench(replays)
         self.info["setup_ms"] = r["setup_ms"]
         out = {"device": r["compute_us"]["p50"]}
-        if "launched_us" in r:
-            out["called"] = r["launched_us"]["p50"]
+        if "replay_us" in r:
+            out["called"] = r["replay_us"]["p50"]
         self.info["upload_us"] = r["upload_us"]["p50"]
         self.info["download_us"] = r["download_us"]["p50"]
         self.info["latency_us"] = r["latency_us"]["p50"]
@@ -351,8 +355,6 @@ def main():
     if not torch.cuda.is_available():
         sys.exit("peers.py: PyTorch sees no CUDA device")
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.caches:
-        args.caches.mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = True
     driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True)
     machine = f"{torch.cuda.get_device_name()}, driver {driver.stdout.strip() or '?'}, PyTorch {torch.__version__}"
