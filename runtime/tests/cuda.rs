@@ -112,7 +112,7 @@ fn infer_gives_the_outputs() {
 fn bench_tells_upload_compute_download_and_layers() {
     let bench = Bench::new(Standin::new());
     let document = json(&bench.ok("bench", &["-n", "20", "--layers", "--json"]));
-    for key in ["latency_us", "upload_us", "compute_us", "download_us"] {
+    for key in ["latency_us", "upload_us", "compute_us", "download_us", "replay_us"] {
         for statistic in ["min", "mean", "p50", "p90", "p95", "p99", "max"] {
             assert!(document[key][statistic].is_number(), "{key} {statistic}: {document:#}");
         }
@@ -177,7 +177,12 @@ fn devices_that_do_not_fit_are_told_apart() {
         &["build copies.onnx -o", "--device cuda --precision fp32 --batch 1,4"],
     );
     let bench = Bench::changed(Standin::new(), tuned);
-    bench.fails("bench", &[], 3, &["multiprocessors", "16", "8  <- differs", "L2 cache"]);
+    bench.fails(
+        "bench",
+        &[],
+        3,
+        &["multiprocessors", "16", "8              <- differs", "L2 cache"],
+    );
     // The wrong kind.
     let bench = Bench::new(Standin::new());
     bench.fails("bench", &["--device", "cpu"], 3, &["made for cuda", "is to run on cpu"]);

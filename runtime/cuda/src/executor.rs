@@ -303,8 +303,9 @@ impl CudaExecutor {
         self.graph.launch(stream)
     }
 
-    /// Queues the network on the executor's own stream `n` times and gives the microseconds of
-    /// each by the device's clock: inputs stay as they are on the device.
+    /// Runs the network `n` times and gives the microseconds of each by the device's clock:
+    /// inputs stay as they are on the device. Each begins when the one before has ended, so that
+    /// a launch's way from the host is part of it.
     pub fn time_replays(&mut self, warmup: usize, n: usize) -> Result<Vec<f64>, GpuError> {
         let context = self.stream.context().clone();
         let (begin, end) = (Event::timed(&context)?, Event::timed(&context)?);

@@ -21,7 +21,6 @@ pub(crate) fn times(
 ) -> Result<Vec<Duration>, GpuError> {
     let context = plan.engine().context();
     let (begin, end) = (Event::timed(context)?, Event::timed(context)?);
-    // Work that keeps the device busy while the host queues what is measured.
     let mut out = Vec::with_capacity(plan.program().launches.len());
     for (i, launch) in plan.program().launches.iter().enumerate() {
         let timed = (|| {

@@ -179,6 +179,16 @@ impl CommandList {
     }
 
     fn push(&mut self, work: Work, stream: usize, after: &[usize]) -> Result<usize, GpuError> {
+        // The driver refuses copies of nothing within graphs.
+        let work = match work {
+            Work::Upload { ref to, .. } | Work::Copy { ref to, .. } | Work::Fill { ref to, .. }
+                if to.is_empty() =>
+            {
+                Work::Nothing
+            }
+            Work::Download { ref from, .. } if from.is_empty() => Work::Nothing,
+            other => other,
+        };
         let index = self.commands.len();
         if let Some(&odd) = after.iter().find(|&&a| a >= index) {
             return Err(invalid(format!("command {index} cannot come after command {odd}")));
