@@ -140,9 +140,11 @@ impl Report {
         }
         for f in self.failures.iter().take(30) {
             let layer = serde_json::to_string(&f.layer).expect("layers are plain data");
+            let target = f.goal.strip_prefix("ptx ").unwrap_or("native");
+            println!("\n{} ({}) {} [{}]\n  {}", f.family, f.from, f.goal, f.label, f.why);
             println!(
-                "\n{} ({}) {} [{}]\n  {}\n  again: gpu-check --layer '{layer}' --seed {} --only '{}'",
-                f.family, f.from, f.goal, f.label, f.why, f.seed, f.label
+                "  again: gpu-check --layer '{layer}' --seed {} --targets {target} --only '{}'",
+                f.seed, f.label
             );
         }
         if self.failures.len() > 30 {

@@ -59,6 +59,8 @@ enum End {
     Done,
     /// Go on in a fresh worker from this goal and candidate.
     Again(usize, usize),
+    /// Noted as broken, and the worker has ended.
+    Broken,
     /// Nothing more can be had of it.
     GivenUp(String),
     TimeUp,
@@ -88,7 +90,7 @@ pub fn run(
                     }
                     let mut report = report.lock().expect(lock);
                     match end {
-                        End::Done => {}
+                        End::Done | End::Broken => {}
                         End::Again(goal, candidate) => {
                             unit.begin = (goal, candidate);
                             queue.lock().expect(lock).push_front(unit);
@@ -136,6 +138,7 @@ fn one(
         return End::GivenUp(format!("the worker process ended: {e}"));
     }
     let mut at: Option<(usize, usize, String)> = None;
+    let mut broken = false;
     loop {
         let limit = if at.is_some() { CANDIDATE_LIMIT } else { REFERENCE_LIMIT };
         let until = (Instant::now() + limit).min(deadline);
@@ -143,6 +146,7 @@ fn one(
         let text = match worker.lines.recv_timeout(wait) {
             Ok(text) => text,
             Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => return End::TimeUp,
+            Err(RecvTimeoutError::Disconnected) if broken => return End::Broken,
             Err(e) => {
                 let why = match e {
                     RecvTimeoutError::Timeout => format!("no end after {} s", limit.as_secs()),
@@ -171,7 +175,10 @@ fn one(
                     return End::Again(*goal, candidate + 1);
                 }
             }
-            Event::Broken { why } => report.broken(unit, why),
+            Event::Broken { why } => {
+                broken = true;
+                report.broken(unit, why);
+            }
             Event::Done { reference, compile, run } => {
                 report.seconds(reference, compile, run);
                 return End::Done;

@@ -138,8 +138,11 @@ fn check(
         Ok(bench) => bench,
         Err(e) => {
             emit(Event::Broken { why: e.to_string() })?;
+            if e.kind() == GpuErrorKind::ContextLost {
+                return Ok(false);
+            }
             emit(Event::Done { reference: reference_seconds, compile: 0.0, run: 0.0 })?;
-            return Ok(e.kind() != GpuErrorKind::ContextLost);
+            return Ok(true);
         }
     };
     for (g, &goal) in unit.goals.iter().enumerate().skip(unit.begin.0) {
@@ -180,7 +183,12 @@ fn check(
     match bench.unchanged(memory) {
         Ok(()) => {}
         Err(Trouble::Wrong(why)) => emit(Event::Broken { why })?,
-        Err(Trouble::Gpu(e)) => emit(Event::Broken { why: e.to_string() })?,
+        Err(Trouble::Gpu(e)) => {
+            emit(Event::Broken { why: e.to_string() })?;
+            if e.kind() == GpuErrorKind::ContextLost {
+                return Ok(false);
+            }
+        }
     }
     emit(Event::Done { reference: reference_seconds, compile: compile_seconds, run: run_seconds })?;
     Ok(true)
