@@ -1,5 +1,12 @@
 //! Plans run on the stand-in driver: what a GPU would compute, every order of calls, every
 //! failure.
+//!
+//! Those whose names are listed run on a GPU, too, with its own driver and an NVRTC that knows it:
+//!
+//! ```sh
+//! TOBIUO_STANDIN_REPORT=/dev/null TOBIUO_NVRTC=/path/to/libnvrtc.so.12 executor-HASH \
+//!     --test-threads=1 a_plan executors_of device_memory launches_join each_launch what_cannot
+//! ```
 
 mod common;
 
@@ -10,7 +17,7 @@ use tobiuo_cuda::{CudaEngine, CudaExecutor, CudaPlan, ExecutorOptions, MemoryPat
 use tobiuo_gpu::{
     CommandList, Context, DeviceBuffer, GpuError, GpuErrorKind, PinnedBuffer, Stream,
 };
-use tobiuo_standin::Standin;
+use tobiuo_standin::{Description, Standin};
 use tobiuo_tensor::{TensorView, ViewData, ViewDataMut};
 
 fn compiler() -> PathBuf {
@@ -18,7 +25,8 @@ fn compiler() -> PathBuf {
 }
 
 fn parts(batches: &[usize]) -> Parts {
-    common::engine(Path::new(&compiler()), 87, batches)
+    let (major, minor) = tobiuo_gpu::device(0).expect("a device").compute;
+    common::engine(Path::new(&compiler()), 10 * major + minor, batches)
 }
 
 fn load(parts: &Parts, plan: usize) -> Result<CudaPlan, GpuError> {
@@ -58,8 +66,12 @@ fn a_plan_computes_what_its_kernels_say() {
             for memory in [MemoryPath::Auto, MemoryPath::Discrete, MemoryPath::Integrated] {
                 let options = ExecutorOptions::default().memory(memory).fill(0xff);
                 let mut executor = CudaExecutor::new(&plan, &options).unwrap();
-                // The stand-in is an Orin.
-                assert_eq!(executor.is_integrated(), memory != MemoryPath::Discrete);
+                let shared = plan.engine().context().device().integrated;
+                let mapped = match memory {
+                    MemoryPath::Auto => shared,
+                    path => path == MemoryPath::Integrated,
+                };
+                assert_eq!(executor.is_integrated(), mapped);
                 for seed in 0..3 {
                     let x = input(n, seed);
                     set(&mut executor, &x);
@@ -73,6 +85,33 @@ fn a_plan_computes_what_its_kernels_say() {
     });
     if let Some(outcome) = outcome {
         outcome.clean_report();
+    }
+}
+
+/// Kernels may overlap the one in front of them only where device and driver can do that, and
+/// only directly behind another kernel of their stream.
+#[test]
+fn dependent_launches_are_made_where_they_can_be() {
+    let old = Description { driver: 12020, ..Description::preset("h200").unwrap() };
+    for (standin, overlapping) in [
+        (Standin::new().device("h200"), 2),
+        (Standin::new().device("h200").without("cuLaunchKernelEx"), 0),
+        (Standin::new().with(&old), 0),
+        (Standin::new(), 0),
+    ] {
+        let outcome = standin.test("dependent_launches_are_made_where_they_can_be", || {
+            let plan = load(&parts(&[1]), 0).unwrap();
+            let mut executor = CudaExecutor::new(&plan, &ExecutorOptions::default()).unwrap();
+            let x = input(1, 3);
+            set(&mut executor, &x);
+            executor.run().unwrap();
+            assert_eq!(outputs(&executor), expected(&x, 1));
+        });
+        let Some(outcome) = outcome else { return };
+        let calls = |name: &str| outcome.clean_report().functions.get(name).copied().unwrap_or(0);
+        // `take` is the first, `reverse` and `give` wait for another stream.
+        assert_eq!(calls("cuLaunchKernelEx"), overlapping);
+        assert_eq!(calls("cuLaunchKernel"), 5 - overlapping);
     }
 }
 
@@ -247,7 +286,7 @@ fn everything_once() {
     if std::env::var_os("TOBIUO_NVRTC").is_none() {
         return;
     }
-    let parts = parts(&[1]);
+    let parts = common::engine(Path::new(&compiler()), 87, &[1]);
     match everything(&parts) {
         Ok(()) => println!("end: all is well"),
         Err(e) => println!("end: {:?}: {e}", e.kind()),
@@ -382,7 +421,7 @@ fn what_cannot_be_is_an_error() {
 
 #[test]
 fn too_little_memory_says_how_much() {
-    let small = tobiuo_standin::Description {
+    let small = Description {
         devices: vec![tobiuo_standin::Device { memory: 1 << 20, ..Default::default() }],
         ..Default::default()
     };
