@@ -58,6 +58,7 @@ mod pixels;
 pub mod process;
 pub mod sink;
 pub mod stats;
+pub mod timeline;
 mod vision;
 
 pub use context::{ContextOptions, ExecutionContext, TensorRef};

@@ -123,7 +123,7 @@ fn every_frame_of_a_file_gets_its_detections_in_order() {
     let summary = pipeline.finish().unwrap();
     assert_eq!((summary.frames_in, summary.processed, summary.dropped), (300, 300, 0));
     assert_eq!(summary.device_dropped, 1);
-    assert_eq!(summary.stages[4].unwrap().count, 300);
+    assert_eq!(summary.stages[6].unwrap().count, 300);
 }
 
 #[test]

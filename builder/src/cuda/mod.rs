@@ -6,3 +6,4 @@ pub mod pack;
 pub mod schedule;
 pub mod sections;
 pub mod view;
+pub mod vision;

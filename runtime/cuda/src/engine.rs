@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tobiuo_engine::{CudaModule, CudaProgram, Plan, Program};
+use tobiuo_engine::{CudaKernel, CudaModule, CudaProgram, CudaVision, Plan, Program};
 use tobiuo_gpu::{Context, DeviceBuffer, Function, GpuError, Module, Stream};
 
 /// Bytes of weights that are uploaded before their pages are given back.
@@ -82,8 +82,18 @@ impl CudaEngine {
             })();
             functions.push(found.map_err(|e: GpuError| e.at(place(i, &launch.name)))?);
         }
+        let vision = match &program.vision {
+            Some(vision) => {
+                let found = modules
+                    .get(vision.module as usize)
+                    .ok_or_else(|| GpuError::other(format!("no module {}", vision.module)))
+                    .and_then(|module| VisionFunctions::find(module, vision));
+                Some(found.map_err(|e| e.at("the camera's kernels"))?)
+            }
+            None => None,
+        };
         Ok(CudaPlan {
-            inner: Arc::new(Inner { engine: self.clone(), plan: plan.clone(), functions }),
+            inner: Arc::new(Inner { engine: self.clone(), plan: plan.clone(), functions, vision }),
         })
     }
 
@@ -123,6 +133,27 @@ struct Inner {
     engine: CudaEngine,
     plan: Plan,
     functions: Vec<Function>,
+    vision: Option<VisionFunctions>,
+}
+
+/// The kernels of the camera pipeline.
+pub(crate) struct VisionFunctions {
+    pub upload: Function,
+    pub preprocess: Function,
+    pub decode: Option<Function>,
+    pub select: Function,
+}
+
+impl VisionFunctions {
+    fn find(module: &Module, vision: &CudaVision) -> Result<VisionFunctions, GpuError> {
+        let find = |kernel: &CudaKernel| module.function(&kernel.function);
+        Ok(VisionFunctions {
+            upload: find(&vision.upload)?,
+            preprocess: find(&vision.preprocess)?,
+            decode: vision.head.decode.as_ref().map(find).transpose()?,
+            select: find(&vision.head.select)?,
+        })
+    }
 }
 
 impl CudaPlan {
@@ -142,6 +173,11 @@ impl CudaPlan {
     /// The engine it belongs to.
     pub fn engine(&self) -> &CudaEngine {
         &self.inner.engine
+    }
+
+    /// The kernels of the camera pipeline, where the plan has them.
+    pub(crate) fn vision(&self) -> Option<&VisionFunctions> {
+        self.inner.vision.as_ref()
     }
 
     /// The kernel of each launch.

@@ -23,12 +23,16 @@
 
 #![forbid(unsafe_code)]
 
+mod camera;
 mod engine;
 mod executor;
 mod key;
 mod launches;
 mod layers;
 
+pub use camera::{
+    BoxChoice, Camera, CameraOptions, DeviceSpans, DeviceTimes, Found, FrameSize, Slot,
+};
 pub use engine::{CudaEngine, CudaPlan};
 pub use executor::{CudaExecutor, ExecutorOptions, MemoryPath, RunTimes};
 pub use key::{DRIVER_FLOOR, device_key, driver_floor};

@@ -361,8 +361,9 @@ pub struct Tactic {
     pub runners_up: Vec<(String, u64)>,
 }
 
-/// The camera pipeline's kernels: `preprocess` from a frame to the network's input, and for
-/// detectors `decode` and `nms` from its output to boxes.
+/// The camera pipeline's kernels: from a frame to the network's picture, and from its output to
+/// boxes or classes. What each is given, 8 bytes an argument, is said with it and in
+/// docs/engine-format.md.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CudaVision {
@@ -376,8 +377,49 @@ pub struct CudaVision {
     pub strides: [u64; 3],
     /// Channels stored; those beyond the picture's are written as zeros.
     pub channels_stored: u32,
-    /// Launches that would make the same out of the input tensor and are left out, ascending.
+    /// Launches that would make the same out of the input tensor, or an output tensor out of
+    /// what the head reads, and are left out, ascending.
     pub replaces: Vec<u32>,
+    /// Copies a frame out of host memory that is mapped into the device: (address there, the
+    /// frame's memory, bytes). Both addresses are multiples of 16.
+    pub upload: CudaKernel,
+    /// From the frame to the picture: (the frame's memory, its [`geometry`], the picture).
+    ///
+    /// [`geometry`]: fn@crate::picture::geometry
+    pub preprocess: CudaKernel,
+    /// What is made of the network's output.
+    pub head: CudaHead,
+}
+
+/// A kernel of the camera pipeline and how it is launched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaKernel {
+    /// The kernel's name in the module.
+    pub function: String,
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block in x, y, z.
+    pub block: [u32; 3],
+}
+
+/// The kernels behind the network.
+///
+/// Results are a count and 12 bytes, then for each result 32 bytes: left, top, right, bottom in
+/// pixels of the network's input, score (f32 each), class, anchor (u32 each), 4 bytes unused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaHead {
+    /// The output of the task, or what it is converted from.
+    pub output: CudaArgument,
+    /// A detector's boxes above the threshold: (output, candidates, the threshold's bits, whether
+    /// each class makes a box of its own). Candidates are a count, which is zero before, and 12
+    /// bytes, then 8 bytes for each.
+    pub decode: Option<CudaKernel>,
+    /// Of a detector the boxes that stay: (output, candidates, results, the IoU threshold's bits,
+    /// the most boxes to keep, the most candidates to look at), which sets the candidates' count
+    /// to zero; of a classifier the five best classes: (output, results).
+    pub select: CudaKernel,
 }
 
 /// One operator run on the CPU device.

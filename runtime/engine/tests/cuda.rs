@@ -243,6 +243,14 @@ fn vision_that_does_not_fit() {
     vision(&|v| v.channels_stored = 9, "does not fit");
     vision(&|v| v.replaces = vec![4], "it replaces");
     vision(&|v| v.replaces = vec![1, 1], "not ascending");
+    vision(&|v| v.upload.function.clear(), "a kernel named");
+    vision(&|v| v.preprocess.grid[1] = 0, "a grid of [1, 0, 1]");
+    vision(&|v| v.head.select.block = [1024, 2, 1], "2048 threads");
+    vision(&|v| v.head.decode.as_mut().unwrap().function = "a\0".into(), "a kernel named");
+    vision(&|v| v.head.decode = None, "boxes are decoded");
+    vision(&|v| v.head.output = CudaArgument::Null, "is read from Null");
+    let beyond = CudaArgument::Output { index: 0, offset: 4, bytes: 6 * 64 * 4 + 1 << 20 };
+    vision(&|v| v.head.output = beyond, "of the output");
     refused(|m| m.preprocess = None, Inconsistent, "no input is one");
 }
 

@@ -42,7 +42,7 @@ fn what_is_no_engine_is_named() {
 fn other_versions_are_told_to_rebuild() {
     let engine = encode(&common::manifest(), &common::weights()).unwrap();
     for (version, says) in [
-        (2u32, "made by a newer builder: format 2, this program reads 1"),
+        (3u32, "made by a newer builder: format 3, this program reads 1 to 2"),
         (u32::MAX, "made by a newer builder: format 4294967295"),
         (0, "of format 0"),
     ] {

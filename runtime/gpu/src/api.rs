@@ -65,6 +65,8 @@ api! {
     mem_free: fn(cu::CUdeviceptr) = "cuMemFree_v2";
     host_alloc: fn(*mut *mut c_void, usize, c_uint) = "cuMemHostAlloc";
     host_free: fn(*mut c_void) = "cuMemFreeHost";
+    host_register: fn(*mut c_void, usize, c_uint) = "cuMemHostRegister_v2";
+    host_unregister: fn(*mut c_void) = "cuMemHostUnregister";
     host_device_pointer: fn(*mut cu::CUdeviceptr, *mut c_void, c_uint) = "cuMemHostGetDevicePointer_v2";
     memcpy_htod: fn(cu::CUdeviceptr, *const c_void, usize, cu::CUstream) = "cuMemcpyHtoDAsync_v2";
     memcpy_dtoh: fn(*mut c_void, cu::CUdeviceptr, usize, cu::CUstream) = "cuMemcpyDtoHAsync_v2";

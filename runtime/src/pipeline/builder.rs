@@ -1,5 +1,7 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
+#[cfg(feature = "cuda")]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -8,12 +10,15 @@ use tobiuo_capture::{CaptureError, Source, SourceConfig};
 
 use super::Pipeline;
 use super::capture::{CaptureThread, Counters, FIRST_BACKOFF, Opener};
+#[cfg(feature = "cuda")]
+use super::device;
 use super::exchange::Exchange;
 use super::inference::{InferenceThread, Progress};
 use super::result::{Frame, FrameResult};
 use crate::MemoryPath;
 use crate::context::ContextOptions;
 use crate::sink::{Sink, StreamInfo};
+use crate::timeline::Recorder;
 use crate::vision::{DetectOverrides, Vision};
 use crate::{Engine, Error, ErrorKind};
 
@@ -31,6 +36,7 @@ pub struct PipelineBuilder {
     reconnect: bool,
     backoff: Duration,
     watchdog: Duration,
+    timeline: usize,
 }
 
 impl PipelineBuilder {
@@ -47,6 +53,7 @@ impl PipelineBuilder {
             reconnect: true,
             backoff: FIRST_BACKOFF,
             watchdog: Duration::from_secs(10),
+            timeline: 0,
         }
     }
 
@@ -123,6 +130,12 @@ impl PipelineBuilder {
         self
     }
 
+    /// Notes what is done when, for so many frames; [`Pipeline::timeline`] gives it.
+    pub fn timeline(mut self, frames: usize) -> Self {
+        self.timeline = frames;
+        self
+    }
+
     /// Opens the source, takes all memory, starts the threads.
     ///
     /// Fails with [`ErrorKind::Input`] when the source cannot be opened, with
@@ -156,11 +169,33 @@ impl PipelineBuilder {
         }
         let bytes = source.max_frame_bytes();
         let result = || FrameResult::new(bytes, vision.max_results(), vision.max_results());
-        let frames = Arc::new(Exchange::new(1, vec![Frame::new(bytes), Frame::new(bytes)]));
-        let results = Arc::new(Exchange::new(2, vec![result(), result()]));
-        let counters = Arc::new(Counters::default());
-        let device = vision.context().device();
+        // Frames that are taken at once, and results that are under way beside those given out.
+        let taken = match &vision {
+            Vision::Host(_) => 1,
+            #[cfg(feature = "cuda")]
+            Vision::Cuda(_) => device::SLOTS,
+        };
+        let spare: Vec<Frame> = (0..=taken).map(|_| Frame::new(bytes)).collect();
+        let first = Frame::new(bytes);
+        let made: Vec<FrameResult> = (0..=taken.max(1)).map(|_| result()).collect();
+        let device = vision.device();
         log::info!("device: {device}");
+        let recorder = Arc::new(Recorder::new(self.timeline));
+        #[cfg(feature = "cuda")]
+        let (mut vision, mut flights, origin) = (vision, Vec::new(), Arc::new(AtomicU64::new(0)));
+        #[cfg(feature = "cuda")]
+        if let Vision::Cuda(vision) = &mut vision {
+            for frame in spare.iter().chain([&first]).chain(made.iter().map(|r| &r.frame)) {
+                vision.camera().adopt(&frame.pixels)?;
+            }
+            let slots = vision.slots(device::SLOTS, bytes)?;
+            flights = slots.into_iter().map(device::Flight::new).collect();
+            origin.store(device::mark(vision)?, Ordering::Relaxed);
+        }
+        let depth = made.len();
+        let frames = Arc::new(Exchange::new(1, spare));
+        let results = Arc::new(Exchange::new(depth, made));
+        let counters = Arc::new(Counters::default());
         progress.start = std::time::Instant::now();
         let progress = Arc::new(Mutex::new(progress));
         let capture = CaptureThread {
@@ -172,42 +207,90 @@ impl PipelineBuilder {
             uri: uri.clone(),
             backoff: self.backoff,
             frames: frames.clone(),
+            first,
             counters: counters.clone(),
             stop: stop.clone(),
-        };
-        let inference = InferenceThread {
-            vision,
-            frames: frames.clone(),
-            results: results.clone(),
-            progress: progress.clone(),
-            counters: counters.clone(),
-            stop: stop.clone(),
-            watchdog: self.watchdog,
-            uri: uri.clone(),
+            recorder: recorder.clone(),
         };
         let spawned = |e| Error::caused(ErrorKind::Limit, "cannot start a thread", e);
         let mut pipeline = Pipeline {
-            engine,
-            uri,
+            engine: engine.clone(),
+            uri: uri.clone(),
             description,
             device,
-            stop,
-            frames,
-            results,
-            counters,
-            progress,
+            stop: stop.clone(),
+            frames: frames.clone(),
+            results: results.clone(),
+            counters: counters.clone(),
+            progress: progress.clone(),
             sinks,
             current: None,
             capture: None,
             inference: None,
+            finish: None,
+            recorder: recorder.clone(),
             ready: false,
             ended: false,
         };
-        // Should the second not start, dropping the pipeline ends the first.
-        let thread = thread::Builder::new().name("tobiuo-infer".into());
-        pipeline.inference = Some(thread.spawn(move || inference.run()).map_err(spawned)?);
-        let thread = thread::Builder::new().name("tobiuo-capture".into());
-        pipeline.capture = Some(thread.spawn(move || capture.run()).map_err(spawned)?);
+        let named = |name: &str| thread::Builder::new().name(name.into());
+        // Should a later one not start, dropping the pipeline ends those before.
+        match vision {
+            Vision::Host(vision) => {
+                let inference = InferenceThread {
+                    vision: *vision,
+                    frames,
+                    results,
+                    progress,
+                    counters,
+                    stop,
+                    watchdog: self.watchdog,
+                    uri,
+                    recorder,
+                };
+                let spawn = named("tobiuo-infer").spawn(move || inference.run());
+                pipeline.inference = Some(spawn.map_err(spawned)?);
+            }
+            #[cfg(feature = "cuda")]
+            Vision::Cuda(vision) => {
+                let flights = Arc::new(Exchange::new(device::SLOTS, flights));
+                let waiting = flights.clone();
+                let submit = device::SubmitThread {
+                    vision,
+                    frames: frames.clone(),
+                    flights: flights.clone(),
+                    results: results.clone(),
+                    counters: counters.clone(),
+                    stop,
+                    watchdog: self.watchdog,
+                    uri,
+                    frame_bytes: bytes,
+                    rebuilt: false,
+                    recorder: recorder.clone(),
+                    origin: origin.clone(),
+                };
+                let finish = device::FinishThread {
+                    engine,
+                    frames,
+                    flights,
+                    results,
+                    progress,
+                    counters,
+                    recorder,
+                    origin,
+                };
+                let spawn = named("tobiuo-finish").spawn(move || finish.run());
+                pipeline.finish = Some(spawn.map_err(spawned)?);
+                let spawn = named("tobiuo-submit").spawn(move || submit.run());
+                // Nobody else would end the thread that takes the results.
+                let ended = |e| {
+                    waiting.close();
+                    spawned(e)
+                };
+                pipeline.inference = Some(spawn.map_err(ended)?);
+            }
+        }
+        let spawn = named("tobiuo-capture").spawn(move || capture.run());
+        pipeline.capture = Some(spawn.map_err(spawned)?);
         Ok(pipeline)
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tobiuo_capture::{CaptureError, CaptureErrorKind, FrameMeta, Read, Source, monotonic_ns};
 
 use super::exchange::Exchange;
-use super::result::Frame;
+use super::result::{Frame, pixels};
+use crate::timeline::{Recorder, Track};
 
 /// Opens the source, also after it was lost.
 pub(crate) type Opener = Box<dyn FnMut() -> Result<Box<dyn Source>, CaptureError> + Send>;
@@ -22,6 +23,8 @@ pub(crate) struct Counters {
     pub dropped: AtomicU64,
     pub device_dropped: AtomicU64,
     pub reconnects: AtomicU64,
+    /// Frames whose work went with a device that was lost.
+    pub lost: AtomicU64,
 }
 
 pub(crate) struct CaptureThread {
@@ -37,8 +40,11 @@ pub(crate) struct CaptureThread {
     /// The first wait before that; tests shorten it.
     pub backoff: Duration,
     pub frames: Arc<Exchange<Frame>>,
+    /// The memory of the first frame.
+    pub first: Frame,
     pub counters: Arc<Counters>,
     pub stop: Arc<AtomicBool>,
+    pub recorder: Arc<Recorder>,
 }
 
 impl CaptureThread {
@@ -53,7 +59,7 @@ impl CaptureThread {
         // The frame that is being filled belongs to this thread alone. With it there are
         // three: a thread that waits for the camera inside the slot that holds the newest
         // frame would keep that frame from an idle network.
-        let mut frame = Frame::new(self.source.max_frame_bytes());
+        let mut frame = std::mem::replace(&mut self.first, Frame::new(0));
         // Numbers go on where a reopened source starts again at 0.
         let (mut offset, mut next) = (0, 0);
         while self.limit.is_none_or(|n| self.counters.frames_in.load(Ordering::Relaxed) < n) {
@@ -68,6 +74,7 @@ impl CaptureThread {
                     let captured = monotonic_ns();
                     let meta = FrameMeta { sequence: offset + meta.sequence, ..meta };
                     next = meta.sequence + 1;
+                    self.recorder.add(Track::Capture, "capture", next - 1, [begin, captured]);
                     frame.meta = meta;
                     frame.name.clear();
                     frame.name.push_str(self.source.frame_name().unwrap_or(""));
@@ -109,7 +116,7 @@ impl CaptureThread {
             // A reopened camera may deliver larger frames than the slots were made for.
             let need = self.source.max_frame_bytes();
             if frame.pixels.len() < need {
-                frame.pixels.resize(need, 0);
+                frame.pixels = pixels(need);
             }
         }
         Ok(())

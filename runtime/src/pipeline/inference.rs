@@ -8,13 +8,14 @@ use tobiuo_capture::monotonic_ns;
 
 use super::capture::Counters;
 use super::exchange::{Exchange, Taken};
-use super::result::{Frame, FrameResult};
+use super::result::{Frame, FrameResult, Latency};
 use super::summary::Clocks;
 use crate::Error;
-use crate::vision::Vision;
+use crate::timeline::{Recorder, Track};
+use crate::vision::HostVision;
 
 pub(crate) struct InferenceThread {
-    pub vision: Vision,
+    pub vision: HostVision,
     pub frames: Arc<Exchange<Frame>>,
     pub results: Arc<Exchange<FrameResult>>,
     pub progress: Arc<Mutex<Progress>>,
@@ -23,6 +24,7 @@ pub(crate) struct InferenceThread {
     /// After so long without a frame a live source is said to be silent.
     pub watchdog: Duration,
     pub uri: String,
+    pub recorder: Arc<Recorder>,
 }
 
 /// What the inference thread measures.
@@ -38,6 +40,13 @@ impl Progress {
     pub fn new() -> Progress {
         let start = Instant::now();
         Progress { clocks: Clocks::new(), start, first: None, last: Duration::ZERO }
+    }
+
+    /// A result is ready.
+    pub fn record(&mut self, latency: &Latency) {
+        self.clocks.record(latency);
+        self.last = self.start.elapsed();
+        self.first = self.first.or(Some(self.last));
     }
 }
 
@@ -83,18 +92,25 @@ impl InferenceThread {
                 &mut result.classes,
             )?;
             let ready = monotonic_ns();
+            let number = frame.meta.sequence;
+            let mut at = begin;
+            for (name, took) in [
+                ("preprocess", times.preprocess),
+                ("network", times.network),
+                ("postprocess", times.postprocess),
+            ] {
+                let end = at + took.as_nanos() as u64;
+                self.recorder.add(Track::Inference, name, number, [at, end]);
+                at = end;
+            }
             let l = &mut result.latency;
             l.capture = Duration::from_nanos(frame.captured_ns.saturating_sub(frame.begin_ns));
+            (l.upload, l.download) = (times.upload, times.download);
             l.preprocess = times.preprocess;
             l.network = times.network;
             l.postprocess = times.postprocess;
             l.total = Duration::from_nanos(ready.saturating_sub(frame.begin_ns.min(begin)));
-            {
-                let mut p = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-                p.clocks.record(l);
-                p.last = p.start.elapsed();
-                p.first = p.first.or(Some(p.last));
-            }
+            self.progress.lock().unwrap_or_else(PoisonError::into_inner).record(l);
             // The result takes the frame's memory and gives its own for it: no copy.
             std::mem::swap(&mut result.frame, &mut frame);
             self.frames.give_back(frame);

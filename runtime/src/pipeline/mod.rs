@@ -12,9 +12,25 @@
 //! place of the waiting one, and the drop is counted. A file's frames all get their turn.
 //! Two results circulate on the other side in the same way. All memory is taken before the
 //! first frame: once the first result was given out (`READY`), no thread allocates.
+//!
+//! On a CUDA device all of a frame's work is queued there, and two frames are under way at once:
+//!
+//! ```text
+//! capture thread           submit thread    finish thread      the caller's thread
+//! source.read() ─► slot ─► queue ─────────► wait, read ──► result ─► sinks, next()
+//!    device:  uploads     │ frame n+1 │
+//!             compute  │ preprocess, network, boxes of frame n │
+//!             downloads       │ results of frame n-1 │
+//! ```
+//!
+//! Frames are captured into memory that the device reads from, without a copy in between. When
+//! the device is lost in the middle, its context and all on it are made anew, once; the frames
+//! that were on it are counted as lost.
 
 mod builder;
 mod capture;
+#[cfg(feature = "cuda")]
+mod device;
 mod exchange;
 mod inference;
 mod result;
@@ -25,7 +41,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tobiuo_capture::CaptureError;
+use tobiuo_capture::{CaptureError, monotonic_ns};
 
 pub use builder::PipelineBuilder;
 use capture::Counters;
@@ -36,6 +52,7 @@ pub use result::{Classification, FrameResult, Latency};
 pub use summary::{STAGES, Summary};
 
 use crate::sink::Sink;
+use crate::timeline::{Recorder, Timeline, Track};
 use crate::{Engine, Error};
 
 /// A running pipeline: take its results with [`next`](Self::next) or [`run`](Self::run).
@@ -68,6 +85,9 @@ pub struct Pipeline {
     current: Option<FrameResult>,
     capture: Option<JoinHandle<Result<(), CaptureError>>>,
     inference: Option<JoinHandle<Result<(), Error>>>,
+    /// Takes the results from a CUDA device.
+    finish: Option<JoinHandle<Result<(), Error>>>,
+    recorder: Arc<Recorder>,
     ready: bool,
     ended: bool,
 }
@@ -111,6 +131,7 @@ impl Pipeline {
                 }
             }
         };
+        let begin = monotonic_ns();
         for sink in &mut self.sinks {
             if let Err(e) = sink.write(&result) {
                 self.results.give_back(result);
@@ -118,6 +139,7 @@ impl Pipeline {
                 return Err(e);
             }
         }
+        self.recorder.add(Track::Sinks, "sinks", result.number(), [begin, monotonic_ns()]);
         if !self.ready {
             self.ready = true;
             let ms = crate::process::age().as_secs_f64() * 1e3;
@@ -157,11 +179,18 @@ impl Pipeline {
             processed: progress.clocks.processed(),
             dropped: count(&self.counters.dropped),
             device_dropped: count(&self.counters.device_dropped),
+            lost: count(&self.counters.lost),
             reconnects: count(&self.counters.reconnects),
             elapsed: progress.last,
             ready: progress.first,
             stages: progress.clocks.summaries(),
         }
+    }
+
+    /// What was done when; `None` unless it was asked for
+    /// ([`PipelineBuilder::timeline`]).
+    pub fn timeline(&self) -> Option<Timeline> {
+        self.recorder.timeline(&self.device)
     }
 
     /// What the sinks made, for people.
@@ -189,6 +218,7 @@ impl Pipeline {
         };
         // The cause before the effect: what fails in the network ends the capture too.
         note(joined(self.inference.take(), "inference"));
+        note(joined(self.finish.take(), "finish"));
         note(joined(self.capture.take(), "capture"));
         for sink in &mut self.sinks {
             note(sink.finish());

@@ -4,10 +4,24 @@ use tobiuo_capture::{FrameFormat, FrameMeta, PixelFormat};
 
 use crate::detect::Detection;
 
+/// Memory for a frame: what a CUDA device can read from, where this build has one.
+#[cfg(feature = "cuda")]
+pub(crate) type Pixels = tobiuo_gpu::HostBuffer;
+#[cfg(not(feature = "cuda"))]
+pub(crate) type Pixels = Vec<u8>;
+
+/// `bytes` zeros.
+pub(crate) fn pixels(bytes: usize) -> Pixels {
+    #[cfg(feature = "cuda")]
+    return tobiuo_gpu::HostBuffer::new(bytes);
+    #[cfg(not(feature = "cuda"))]
+    return vec![0; bytes];
+}
+
 /// A frame's bytes and what is known about it; its memory circulates between the threads.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    pub pixels: Vec<u8>,
+    pub pixels: Pixels,
     pub meta: FrameMeta,
     /// The picture's file name, where the source has one.
     pub name: String,
@@ -20,7 +34,7 @@ pub(crate) struct Frame {
 impl Frame {
     pub fn new(bytes: usize) -> Frame {
         Frame {
-            pixels: vec![0; bytes],
+            pixels: pixels(bytes),
             meta: FrameMeta {
                 format: FrameFormat::new(PixelFormat::Rgb8, 0, 0),
                 sequence: 0,
@@ -49,12 +63,16 @@ pub struct Latency {
     /// From the moment of capture (a file: from the begin of reading) until the frame lay in
     /// memory: transfer, decoding.
     pub capture: Duration,
+    /// On a CUDA device: from the host's memory to its own; zero elsewhere.
+    pub upload: Duration,
     /// Resizing, conversion, normalisation.
     pub preprocess: Duration,
     /// The network.
     pub network: Duration,
     /// Decoding of boxes and non-maximum suppression.
     pub postprocess: Duration,
+    /// On a CUDA device: the results to the host; zero elsewhere.
+    pub download: Duration,
     /// From the moment of capture until the result was ready, waiting included.
     pub total: Duration,
 }

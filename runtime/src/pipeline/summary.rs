@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 use super::Latency;
 use crate::stats::{Distribution, Percentiles};
 
-/// The stages in the order of the frame's way, as they are named in reports.
-pub const STAGES: [&str; 5] = ["capture", "preprocess", "network", "postprocess", "total"];
+/// The stages in the order of the frame's way, as they are named in reports. Uploads and downloads
+/// are measured on CUDA devices alone.
+pub const STAGES: [&str; 7] =
+    ["capture", "upload", "preprocess", "network", "postprocess", "download", "total"];
 
 /// The stages' clocks; recording allocates nothing.
-pub(crate) struct Clocks([Distribution; 5]);
+pub(crate) struct Clocks([Distribution; 7]);
 
 impl Clocks {
     pub fn new() -> Clocks {
@@ -18,8 +20,13 @@ impl Clocks {
     }
 
     pub fn record(&mut self, l: &Latency) {
-        let stages = [l.capture, l.preprocess, l.network, l.postprocess, l.total];
-        for (clock, took) in self.0.iter_mut().zip(stages) {
+        let transfers = !(l.upload.is_zero() && l.download.is_zero());
+        let stages =
+            [l.capture, l.upload, l.preprocess, l.network, l.postprocess, l.download, l.total];
+        for (i, (clock, took)) in self.0.iter_mut().zip(stages).enumerate() {
+            if matches!(i, 1 | 5) && !transfers {
+                continue;
+            }
             clock.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         }
     }
@@ -28,7 +35,7 @@ impl Clocks {
         self.0[0].count()
     }
 
-    pub fn summaries(&self) -> [Option<Percentiles>; 5] {
+    pub fn summaries(&self) -> [Option<Percentiles>; 7] {
         std::array::from_fn(|i| self.0[i].summary())
     }
 }
@@ -48,6 +55,8 @@ pub struct Summary {
     pub dropped: u64,
     /// Frames that the camera or its driver lost, as it tells itself.
     pub device_dropped: u64,
+    /// Frames whose work went with a CUDA device that was lost.
+    pub lost: u64,
     /// How often the source was lost and opened again.
     pub reconnects: u64,
     /// From the pipeline's start to the last result.
@@ -55,7 +64,7 @@ pub struct Summary {
     /// From the pipeline's start to the first result.
     pub ready: Option<Duration>,
     /// The clock of each of [`STAGES`].
-    pub stages: [Option<Percentiles>; 5],
+    pub stages: [Option<Percentiles>; 7],
 }
 
 impl Summary {
@@ -67,7 +76,7 @@ impl Summary {
     }
 
     /// The summary as a document: `source`, `device`, `frames_in`, `processed`, `dropped`,
-    /// `device_dropped`, `reconnects`, `seconds`, `ready_ms`, `frames_per_second`, and
+    /// `device_dropped`, `lost`, `reconnects`, `seconds`, `ready_ms`, `frames_per_second`, and
     /// `latency_us` {stage: {`min`, `mean`, `p50`, `p90`, `p95`, `p99`, `max`}}; null where
     /// nothing was measured.
     pub fn to_json(&self) -> Value {
@@ -84,6 +93,7 @@ impl Summary {
             "processed": self.processed,
             "dropped": self.dropped,
             "device_dropped": self.device_dropped,
+            "lost": self.lost,
             "reconnects": self.reconnects,
             "seconds": round(self.elapsed.as_secs_f64()),
             "ready_ms": self.ready.map(|r| round(r.as_secs_f64() * 1e3)),
@@ -102,6 +112,8 @@ impl fmt::Display for Summary {
                     let [a, b, c] = [p.p50, p.p90, p.p99].map(|us| us / 1e3);
                     writeln!(f, "{name:<13}{a:>9.2}{b:>9.2}{c:>9.2}")?;
                 }
+                // Never where nothing is transferred; any other only when no frame came.
+                None if matches!(*name, "upload" | "download") => {}
                 None => writeln!(f, "{name:<13}{:>9}{:>9}{:>9}", "-", "-", "-")?,
             }
         }
@@ -112,6 +124,9 @@ impl fmt::Display for Summary {
         )?;
         if self.device_dropped > 0 {
             write!(f, ", {} lost by the camera", self.device_dropped)?;
+        }
+        if self.lost > 0 {
+            write!(f, ", {} lost with the device", self.lost)?;
         }
         if self.reconnects > 0 {
             write!(f, "; source lost and reopened {} times", self.reconnects)?;

@@ -12,7 +12,8 @@ use crate::{Error, ErrorKind};
 /// ```json
 /// {"frame":12,"timestamp_ns":81234567890,"source":"/dev/video0",
 ///  "detections":[{"class":0,"label":"mug","score":0.9132,"box":[10.5,20.0,90.2,120.9]}],
-///  "latency_us":{"capture":2110,"preprocess":480,"network":15032,"postprocess":33,"total":17893}}
+///  "latency_us":{"capture":2110,"upload":0,"preprocess":480,"network":15032,"postprocess":33,"download":0,
+///  "total":17893}}
 /// ```
 ///
 /// (on one line). `source` is the picture's file name where there is one, else the source's
@@ -105,12 +106,14 @@ fn format_line(
     let l = result.latency();
     writeln!(
         line,
-        "],\"latency_us\":{{\"capture\":{},\"preprocess\":{},\"network\":{},\"postprocess\":{},\
-         \"total\":{}}}}}",
+        "],\"latency_us\":{{\"capture\":{},\"upload\":{},\"preprocess\":{},\"network\":{},\
+         \"postprocess\":{},\"download\":{},\"total\":{}}}}}",
         l.capture.as_micros(),
+        l.upload.as_micros(),
         l.preprocess.as_micros(),
         l.network.as_micros(),
         l.postprocess.as_micros(),
+        l.download.as_micros(),
         l.total.as_micros()
     )
 }

@@ -5,8 +5,8 @@ use tobiuo_tensor::DType;
 use super::{inconsistent, limit, limits, rank};
 use crate::error::shown;
 use crate::{
-    ChannelOrder, CudaArgument, CudaKey, CudaLaunch, CudaProgram, CudaVision, EngineError,
-    Manifest, Place, Plan, Program,
+    ChannelOrder, CudaArgument, CudaHead, CudaKernel, CudaKey, CudaLaunch, CudaProgram, CudaVision,
+    EngineError, Manifest, Place, Plan, Program, Task,
 };
 
 /// Alignment of modules in the code section, bytes.
@@ -162,6 +162,22 @@ fn lens(plan: &Plan, program: &CudaProgram, regions: Regions) -> Result<Lens, En
     })
 }
 
+fn geometry(function: &str, grid: [u32; 3], block: [u32; 3]) -> Result<(), EngineError> {
+    if function.is_empty() || function.contains('\0') {
+        return Err(inconsistent(format!("a kernel named {}", shown(function))));
+    }
+    for (what, is, most) in [("grid", grid, GRID), ("block", block, BLOCK)] {
+        if is.iter().zip(&most).any(|(&n, &most)| n == 0 || n > most) {
+            return Err(inconsistent(format!("a {what} of {is:?}; at most {most:?}, at least 1")));
+        }
+    }
+    let threads: u64 = block.iter().map(|&n| u64::from(n)).product();
+    if threads > THREADS {
+        return Err(inconsistent(format!("{threads} threads in a block; at most {THREADS}")));
+    }
+    Ok(())
+}
+
 fn launch(
     program: &CudaProgram,
     i: usize,
@@ -176,18 +192,7 @@ fn launch(
             program.modules.len()
         )));
     }
-    if launch.function.is_empty() || launch.function.contains('\0') {
-        return Err(inconsistent(format!("a kernel named {}", shown(&launch.function))));
-    }
-    for (what, is, most) in [("grid", launch.grid, GRID), ("block", launch.block, BLOCK)] {
-        if is.iter().zip(&most).any(|(&n, &most)| n == 0 || n > most) {
-            return Err(inconsistent(format!("a {what} of {is:?}; at most {most:?}, at least 1")));
-        }
-    }
-    let threads: u64 = launch.block.iter().map(|&n| u64::from(n)).product();
-    if threads > THREADS {
-        return Err(inconsistent(format!("{threads} threads in a block; at most {THREADS}")));
-    }
+    geometry(&launch.function, launch.grid, launch.block)?;
     if launch.shared > key.shared_per_block {
         return Err(inconsistent(format!(
             "{} bytes of shared memory; a block of the engine's device has {}",
@@ -325,5 +330,38 @@ fn vision(
         }
         next = u64::from(replaced) + 1;
     }
-    Ok(())
+    kernel(&vision.upload).map_err(|e| e.at("upload"))?;
+    kernel(&vision.preprocess).map_err(|e| e.at("preprocess"))?;
+    head(manifest, plan, &vision.head, lens).map_err(|e| e.at("head"))
+}
+
+fn head(manifest: &Manifest, plan: &Plan, head: &CudaHead, lens: &Lens) -> Result<(), EngineError> {
+    let (output, decodes) = match &manifest.task {
+        Task::Detect(detect) => (detect.output, true),
+        Task::Classify { output } => (*output, false),
+        Task::Tensors => return Err(inconsistent("results of a network that only gives tensors")),
+    };
+    match head.output {
+        CudaArgument::Arena { .. } => {}
+        CudaArgument::Output { index, .. } if index as usize == output => {}
+        other => return Err(inconsistent(format!("the output is read from {other:?}"))),
+    }
+    argument(&head.output, lens)?;
+    if head.decode.is_some() != decodes {
+        return Err(inconsistent("boxes are decoded exactly where the task is to detect"));
+    }
+    // Candidates are numbered by anchor and class in 32 bits.
+    let shape = plan.outputs.get(output).and_then(|&t| plan.tensors[t as usize].shape.get(1..));
+    let numbers = shape
+        .unwrap_or_default()
+        .iter()
+        .try_fold(1u32, |product, &n| product.checked_mul(u32::try_from(n).ok()?));
+    if numbers.is_none() {
+        return Err(inconsistent(format!("an output of {shape:?} is too large for the kernels")));
+    }
+    head.decode.iter().chain([&head.select]).try_for_each(kernel)
+}
+
+fn kernel(kernel: &CudaKernel) -> Result<(), EngineError> {
+    geometry(&kernel.function, kernel.grid, kernel.block)
 }

@@ -4,8 +4,8 @@
 
 use tobiuo_engine::format::SectionKind;
 use tobiuo_engine::{
-    CudaArgument, CudaKey, CudaLaunch, CudaModule, CudaProgram, CudaVision, DeviceKey, Manifest,
-    Place, Plan, Precision, Program, Tactic, TensorDesc, encode_sections,
+    CudaArgument, CudaHead, CudaKernel, CudaKey, CudaLaunch, CudaModule, CudaProgram, CudaVision,
+    DeviceKey, Manifest, Place, Plan, Precision, Program, Tactic, TensorDesc, encode_sections,
 };
 use tobiuo_tensor::DType;
 
@@ -108,6 +108,8 @@ pub fn plan(n: usize) -> Plan {
         ),
     ];
     let module = |offset, bytes| CudaModule { offset, bytes };
+    let kernel =
+        |function: &str, grid| CudaKernel { function: function.into(), grid, block: [256, 1, 1] };
     Plan {
         batch: n,
         arena: 3 * inside,
@@ -126,6 +128,13 @@ pub fn plan(n: usize) -> Plan {
                 strides: [1, 64, 8],
                 channels_stored: 8,
                 replaces: vec![0],
+                upload: kernel("upload", [64, 1, 1]),
+                preprocess: kernel("preprocess", [1, 1, 1]),
+                head: CudaHead {
+                    output: Output { index: 0, offset: 0, bytes: 6 * 64 * 4 },
+                    decode: Some(kernel("decode", [2, 1, 1])),
+                    select: kernel("suppress", [1, 1, 1]),
+                },
             }),
         }),
     }

@@ -1,27 +1,17 @@
-//! One frame at a time through preprocessing, network and postprocessing.
+//! Preprocessing and postprocessing on the host, the network wherever it runs.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tobiuo_capture::FrameFormat;
 use tobiuo_engine::manifest::Task;
 use tobiuo_tensor::ViewData;
 
+use super::{DetectOverrides, StageTimes, TOP_CLASSES};
 use crate::context::{ContextOptions, ExecutionContext};
 use crate::detect::{DetectOptions, Detection, Detector};
 use crate::device::Preprocessor;
 use crate::pipeline::Classification;
 use crate::{Engine, Error, ErrorKind};
-
-/// Classes that are reported for a picture.
-const TOP_CLASSES: usize = 5;
-
-/// Time of each stage.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct StageTimes {
-    pub preprocess: Duration,
-    pub network: Duration,
-    pub postprocess: Duration,
-}
 
 enum Head {
     Detect { output: usize, detector: Box<Detector> },
@@ -29,21 +19,21 @@ enum Head {
 }
 
 /// An engine that looks at frames, with all the memory it needs.
-pub(crate) struct Vision {
+pub(crate) struct HostVision {
     context: ExecutionContext,
     input: usize,
     preprocessor: Preprocessor,
     head: Head,
 }
 
-impl Vision {
+impl HostVision {
     /// Fails with [`ErrorKind::Unsupported`] when the engine does not take a picture, or when
     /// its outputs are neither boxes nor class scores.
     pub fn new(
         engine: &Engine,
         context: &ContextOptions,
         options: DetectOverrides,
-    ) -> Result<Vision, Error> {
+    ) -> Result<HostVision, Error> {
         let unsupported = |what: &str| {
             let path = engine.file().path().display();
             Error::new(
@@ -79,12 +69,12 @@ impl Vision {
         }
         let input = preprocess.input;
         let preprocessor = Preprocessor::new(preprocess, context.input_shape(input))?;
-        Ok(Vision { context, input, preprocessor, head })
+        Ok(HostVision { context, input, preprocessor, head })
     }
 
-    /// The context that runs.
-    pub fn context(&self) -> &ExecutionContext {
-        &self.context
+    /// What it runs on, for people.
+    pub fn device(&self) -> String {
+        self.context.device()
     }
 
     /// Most detections or classes of one frame.
@@ -141,27 +131,8 @@ impl Vision {
             preprocess: prepared - begin,
             network: ran - prepared,
             postprocess: ran.elapsed(),
+            ..StageTimes::default()
         })
-    }
-}
-
-/// What the user says instead of the engine's own settings.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct DetectOverrides {
-    pub score_threshold: Option<f32>,
-    pub iou_threshold: Option<f32>,
-    pub max_detections: Option<usize>,
-    pub multi_label: bool,
-}
-
-impl DetectOverrides {
-    fn apply(self, own: DetectOptions) -> DetectOptions {
-        DetectOptions {
-            score_threshold: self.score_threshold.unwrap_or(own.score_threshold),
-            iou_threshold: self.iou_threshold.unwrap_or(own.iou_threshold),
-            max_detections: self.max_detections.unwrap_or(own.max_detections),
-            multi_label: self.multi_label,
-        }
     }
 }
 
