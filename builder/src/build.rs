@@ -8,14 +8,16 @@ use serde::Serialize;
 use tobiuo_engine::format::SectionKind;
 use tobiuo_engine::{
     DeviceKey, EngineFile, EngineWriter, Manifest, PassRecord, Port, Precision, Provenance,
-    SectionSpec, TENSOR_ALIGN, Task,
+    SectionSpec, TENSOR_ALIGN, Task, ThisDevice, write_sections,
 };
 
+use crate::cuda::make::{CudaReport, Made, Request, make};
 use crate::graph::Graph;
+use crate::hardware::{Chosen, Gpu, Hardware, choose};
 use crate::hash::model_hash;
 use crate::import::{ImportOptions, import};
 use crate::options::BuildOptions;
-use crate::passes::{PASSES, optimise};
+use crate::passes::{PASSES, PassOptions, optimise};
 use crate::plan::weights::Weights;
 use crate::plan::{PlanReport, plan};
 use crate::progress::Progress;
@@ -36,9 +38,12 @@ pub struct BuildReport {
     pub engine_bytes: u64,
     /// True when an engine that was there already is what this build would have made.
     pub reused: bool,
-    /// `cpu`.
+    /// `cpu`, `cuda:0 (NVIDIA H200, sm_90)`, or `sm_87` for a GPU that is not here.
     pub device: String,
-    /// `fp32`.
+    /// How the device was found, where that was left open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_why: Option<String>,
+    /// Precision of the heavy layers.
     pub precision: Precision,
     /// Inputs: name, type, shape.
     pub inputs: Vec<Port>,
@@ -52,8 +57,11 @@ pub struct BuildReport {
     pub weights_bytes: u64,
     /// What each pass did to the first plan's graph.
     pub passes: Vec<PassRecord>,
-    /// Each plan's memory; empty for an engine that was reused.
+    /// Each plan's memory; empty for a CUDA engine and for one that was reused.
     pub plans: Vec<PlanReport>,
+    /// Kernels, their times, memory; for a CUDA engine that was not reused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<CudaReport>,
     /// What the user should know about the import.
     pub notes: Vec<String>,
     /// Wall-clock time of the build.
@@ -72,10 +80,11 @@ pub enum Cached {
 /// This builder's version, as engines say it.
 pub const VERSION: &str = concat!("tobiuo-builder ", env!("CARGO_PKG_VERSION"));
 
-/// Reads a model, optimises it, plans it for the CPU device and writes an engine file.
+/// Reads a model, optimises it, plans it for the device and writes an engine file.
 ///
-/// The same model and options give the same bytes. When anything fails, no engine is left
-/// and one that was there before is as it was.
+/// For the CPU device, for a GPU that is not here, and from one tactic record, the same model
+/// and options give the same bytes. When anything fails, no engine is left and one that was
+/// there before is as it was.
 ///
 /// ```no_run
 /// use std::path::Path;
@@ -96,37 +105,40 @@ pub fn build(
     options: &BuildOptions,
     progress: &mut dyn Progress,
 ) -> Result<BuildReport, BuildError> {
-    let begun = Instant::now();
-    check_paths(model, engine)?;
-    progress.stage("reading the model", IMPORT_SHARE);
+    let job = Job::new(model, engine, options)?;
+    progress.stage("reading the model", job.shares().import);
     let graphs = import_all(model, options)?;
-    finish_build(model, engine, options, progress, graphs, begun)
+    job.finish(progress, graphs)
 }
 
 /// As [`build`], but an engine that is there already and says that it comes from the same
-/// model, options and builder is verified and kept.
+/// model, options and builder, for the same device, is verified and kept. With a record to
+/// write or to follow nothing is kept.
 pub fn build_cached(
     model: &Path,
     engine: &Path,
     options: &BuildOptions,
     progress: &mut dyn Progress,
 ) -> Result<Cached, BuildError> {
-    let begun = Instant::now();
-    check_paths(model, engine)?;
-    progress.stage("reading the model", IMPORT_SHARE);
+    let job = Job::new(model, engine, options)?;
+    progress.stage("reading the model", job.shares().import);
     let graphs = import_all(model, options)?;
-    if let Some(report) = reusable(model, engine, options, &graphs[0], begun) {
+    let fresh = options.cuda.record.is_some() || options.cuda.replay.is_some();
+    if let Some(report) = (!fresh).then(|| job.reusable(&graphs[0])).flatten() {
         progress.finish();
         return Ok(Cached::Reused(report));
     }
-    finish_build(model, engine, options, progress, graphs, begun).map(Cached::Built)
+    job.finish(progress, graphs).map(Cached::Built)
 }
 
 /// Shares of a build's time, of 1.
-const IMPORT_SHARE: f64 = 0.3;
-const PASSES_SHARE: f64 = 0.3;
-const PLAN_SHARE: f64 = 0.15;
-const WRITE_SHARE: f64 = 0.25;
+struct Shares {
+    import: f64,
+    passes: f64,
+    /// Planning, and for a GPU compiling and timing.
+    plan: f64,
+    write: f64,
+}
 
 /// Refuses, before any work, what cannot end well.
 fn check_paths(model: &Path, engine: &Path) -> Result<(), BuildError> {
@@ -204,138 +216,300 @@ fn ports(graph: &Graph) -> (Vec<Port>, Vec<Port>) {
     )
 }
 
-/// The report of an engine that this build would make again, if there is a sound one.
-fn reusable(
-    model: &Path,
-    path: &Path,
-    options: &BuildOptions,
-    first: &(usize, Graph),
+/// One build.
+struct Job<'a> {
+    model: &'a Path,
+    engine: &'a Path,
+    options: &'a BuildOptions,
+    chosen: Chosen,
     begun: Instant,
-) -> Option<BuildReport> {
-    if !path.exists() {
-        return None;
-    }
-    let engine = match EngineFile::open(path) {
-        Ok(engine) => engine,
-        Err(e) => {
-            log::info!("the engine that is there is built anew: {e}");
-            return None;
-        }
-    };
-    let m = engine.manifest();
-    let said = &first.1.metadata;
-    let same = m.builder == VERSION
-        && m.provenance.options == options.describe("device=cpu precision=fp32")
-        // What a model's properties say is no part of its hash.
-        && m.labels == said.labels
-        && m.task == said.task.clone().unwrap_or(Task::Tensors)
-        && m.preprocess == said.preprocess
-        && m.provenance.model_hash == model_hash(&first.1);
-    same.then(|| BuildReport {
-        model: model.into(),
-        model_hash: m.provenance.model_hash.clone(),
-        engine: path.into(),
-        engine_hash: engine.hash_hex(),
-        engine_bytes: engine.len(),
-        reused: true,
-        device: "cpu".into(),
-        precision: m.precision,
-        inputs: m.inputs.clone(),
-        outputs: m.outputs.clone(),
-        task: m.task.clone(),
-        labels: m.labels.len(),
-        weights_bytes: engine.weights().len() as u64,
-        passes: m.provenance.passes.clone(),
-        plans: Vec::new(),
-        notes: first.1.metadata.notes.clone(),
-        seconds: begun.elapsed().as_secs_f64(),
-    })
 }
 
-fn finish_build(
-    model: &Path,
-    engine: &Path,
-    options: &BuildOptions,
-    progress: &mut dyn Progress,
-    graphs: Vec<(usize, Graph)>,
-    begun: Instant,
-) -> Result<BuildReport, BuildError> {
-    let metadata = graphs[0].1.metadata.clone();
-    let (inputs, outputs) = ports(&graphs[0].1);
-    let model_hash = model_hash(&graphs[0].1);
+/// What a device's part of a build gives.
+struct Planned {
+    key: DeviceKey,
+    plans: Vec<tobiuo_engine::Plan>,
+    reports: Vec<PlanReport>,
+    content: Content,
+}
 
-    progress.stage("passes", PASSES_SHARE);
-    let rounds = (graphs.len() * PASSES.len()) as f64;
-    let mut done = 0.0;
-    let mut passes = Vec::new();
-    let mut optimised = Vec::new();
-    for (batch, graph) in graphs {
-        let (graph, records) = optimise(graph, &options.passes, &mut |pass| {
-            progress.advance(done / rounds, pass.name);
-            done += 1.0;
-        })?;
-        log::debug!("after passes, batch {batch}: {} nodes", graph.nodes.len());
-        if passes.is_empty() {
-            passes = records;
+/// The sections' bytes.
+enum Content {
+    Cpu(Weights),
+    Cuda(Box<Made>),
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        model: &'a Path,
+        engine: &'a Path,
+        options: &'a BuildOptions,
+    ) -> Result<Job<'a>, BuildError> {
+        let begun = Instant::now();
+        check_paths(model, engine)?;
+        for (what, path) in [("--record", &options.cuda.record), ("--replay", &options.cuda.replay)]
+        {
+            let Some(path) = path else { continue };
+            if [model, engine].iter().any(|other| same_file(path, other)) {
+                return Err(BuildError::Usage(format!(
+                    "{what} {}: this is the model or the engine",
+                    path.display()
+                )));
+            }
         }
-        optimised.push((batch, graph));
+        let chosen = choose(options)?;
+        if chosen.hardware == Hardware::Cpu {
+            let only_cuda = [
+                ("--record", options.cuda.record.is_some()),
+                ("--replay", options.cuda.replay.is_some()),
+                ("--memory-limit", options.cuda.memory_limit.is_some()),
+            ];
+            if let Some((name, _)) = only_cuda.iter().find(|(_, given)| *given) {
+                return Err(BuildError::Usage(format!(
+                    "{name} is for CUDA engines, this one is for the CPU{}",
+                    chosen.why.as_ref().map_or(String::new(), |why| format!(" ({why})"))
+                )));
+            }
+        }
+        Ok(Job { model, engine, options, chosen, begun })
     }
 
-    progress.stage("planning memory", PLAN_SHARE);
-    let mut weights = Weights::new();
-    let (mut plans, mut reports) = (Vec::new(), Vec::new());
-    let count = optimised.len() as f64;
-    for (batch, graph) in optimised {
-        progress.advance(plans.len() as f64 / count, &format!("batch {batch}"));
-        let (plan, report) = plan(graph, batch, &mut weights)?;
-        plans.push(plan);
-        reports.push(report);
+    fn shares(&self) -> Shares {
+        match self.chosen.hardware {
+            Hardware::Cpu => Shares { import: 0.3, passes: 0.3, plan: 0.15, write: 0.25 },
+            Hardware::Gpu(_) => Shares { import: 0.03, passes: 0.05, plan: 0.9, write: 0.02 },
+        }
     }
 
-    let task = metadata.task.clone().unwrap_or(Task::Tensors);
-    let manifest = Manifest {
-        builder: VERSION.into(),
+    /// The options as an engine's provenance has them.
+    fn described(&self) -> String {
+        let Chosen { hardware, precision, .. } = &self.chosen;
+        let mut device = match hardware {
+            Hardware::Cpu => "device=cpu".to_string(),
+            Hardware::Gpu(Gpu { device: None, sm }) => format!("device=sm_{sm}"),
+            Hardware::Gpu(_) => {
+                format!("device=cuda effort={:?}", self.options.cuda.effort).to_lowercase()
+            }
+        };
+        let cuda = &self.options.cuda;
+        for (name, limit) in
+            [("memory-limit", cuda.memory_limit), ("workspace", cuda.scratch_limit)]
+        {
+            if let (Hardware::Gpu(_), Some(bytes)) = (hardware, limit) {
+                device.push_str(&format!(" {name}={bytes}"));
+            }
+        }
+        self.options.describe(&format!("{device} precision={precision}"))
+    }
+
+    /// True for an engine's device where this build would make one for it.
+    fn same_device(&self, engine: &EngineFile) -> bool {
+        match (&self.chosen.hardware, &engine.manifest().device) {
+            (Hardware::Cpu, DeviceKey::Cpu { .. }) => true,
+            (Hardware::Gpu(gpu), DeviceKey::Cuda(key)) => match &gpu.device {
+                None => key.sm == gpu.sm && !key.tuned,
+                Some(device) => {
+                    let here = DeviceKey::Cuda(tobiuo_cuda::device_key(device));
+                    engine.check_device(&ThisDevice::from(here)).is_ok()
+                }
+            },
+            _ => false,
+        }
+    }
+
+    /// The report of an engine that this build would make again, if there is a sound one.
+    fn reusable(&self, first: &(usize, Graph)) -> Option<BuildReport> {
+        if !self.engine.exists() {
+            return None;
+        }
+        let engine = match EngineFile::open(self.engine) {
+            Ok(engine) => engine,
+            Err(e) => {
+                log::info!("the engine that is there is built anew: {e}");
+                return None;
+            }
+        };
+        let m = engine.manifest();
+        let said = &first.1.metadata;
+        let same = m.builder == VERSION
+            && m.provenance.options == self.described()
+            && self.same_device(&engine)
+            // What a model's properties say is no part of its hash.
+            && m.labels == said.labels
+            && m.task == said.task.clone().unwrap_or(Task::Tensors)
+            && m.preprocess == said.preprocess
+            && m.provenance.model_hash == model_hash(&first.1);
+        same.then(|| BuildReport {
+            model: self.model.into(),
+            model_hash: m.provenance.model_hash.clone(),
+            engine: self.engine.into(),
+            engine_hash: engine.hash_hex(),
+            engine_bytes: engine.len(),
+            reused: true,
+            device: self.chosen.hardware.name(),
+            device_why: self.chosen.why.clone(),
+            precision: m.precision,
+            inputs: m.inputs.clone(),
+            outputs: m.outputs.clone(),
+            task: m.task.clone(),
+            labels: m.labels.len(),
+            weights_bytes: engine.weights().len() as u64,
+            passes: m.provenance.passes.clone(),
+            plans: Vec::new(),
+            cuda: None,
+            notes: first.1.metadata.notes.clone(),
+            seconds: self.begun.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Which passes run: on a GPU, siblings merge.
+    fn pass_options(&self) -> PassOptions {
+        let mut passes = self.options.passes.clone();
+        let merge = "merge-siblings".to_string();
+        if matches!(self.chosen.hardware, Hardware::Gpu(_)) && !passes.with.contains(&merge) {
+            passes.with.push(merge);
+        }
+        passes
+    }
+
+    fn finish(
+        self,
+        progress: &mut dyn Progress,
+        graphs: Vec<(usize, Graph)>,
+    ) -> Result<BuildReport, BuildError> {
+        let metadata = graphs[0].1.metadata.clone();
+        let (inputs, outputs) = ports(&graphs[0].1);
+        let model_hash = model_hash(&graphs[0].1);
+
+        progress.stage("passes", self.shares().passes);
+        let rounds = (graphs.len() * PASSES.len()) as f64;
+        let mut done = 0.0;
+        let mut passes = Vec::new();
+        let mut optimised = Vec::new();
+        for (batch, graph) in graphs {
+            let (graph, records) = optimise(graph, &self.pass_options(), &mut |pass| {
+                progress.advance(done / rounds, pass.name);
+                done += 1.0;
+            })?;
+            log::debug!("after passes, batch {batch}: {} nodes", graph.nodes.len());
+            if passes.is_empty() {
+                passes = records;
+            }
+            optimised.push((batch, graph));
+        }
+        let planned = match &self.chosen.hardware {
+            Hardware::Cpu => self.plan_cpu(optimised, progress)?,
+            Hardware::Gpu(gpu) => {
+                let request = Request {
+                    gpu,
+                    precision: self.chosen.precision,
+                    options: self.options,
+                    model: &metadata.model,
+                    model_hash: &model_hash,
+                    described: &self.described(),
+                };
+                let mut made = make(&request, &optimised, progress, self.shares().plan)?;
+                Planned {
+                    key: DeviceKey::Cuda(made.key.clone()),
+                    plans: std::mem::take(&mut made.plans),
+                    reports: Vec::new(),
+                    content: Content::Cuda(Box::new(made)),
+                }
+            }
+        };
+        let task = metadata.task.clone().unwrap_or(Task::Tensors);
+        let manifest = Manifest {
+            builder: VERSION.into(),
+            device: planned.key,
+            precision: self.chosen.precision,
+            provenance: Provenance {
+                model: metadata.model.clone(),
+                format: metadata.format.clone(),
+                model_hash: model_hash.clone(),
+                producer: metadata.producer.clone(),
+                options: match &planned.content {
+                    // As the build that was recorded, so that the engine is the same.
+                    Content::Cuda(made) => made.record.options.clone(),
+                    Content::Cpu(_) => self.described(),
+                },
+                passes: passes.clone(),
+                notes: metadata.notes.clone(),
+            },
+            inputs: inputs.clone(),
+            outputs: outputs.clone(),
+            task: task.clone(),
+            preprocess: metadata.preprocess.clone(),
+            labels: metadata.labels.clone(),
+            plans: planned.plans,
+        };
+        progress.stage("writing the engine", self.shares().write);
+        let (written, weights_bytes) = match &planned.content {
+            Content::Cpu(weights) => {
+                (write(self.engine, &manifest, weights, progress)?, weights.size())
+            }
+            Content::Cuda(made) => {
+                let (weights, code) = (made.sections.weights.bytes(), made.sections.code.bytes());
+                let sections = [(SectionKind::Weights, weights), (SectionKind::Code, code)];
+                (write_sections(self.engine, &manifest, &sections)?, weights.len() as u64)
+            }
+        };
+        let cuda = match planned.content {
+            Content::Cpu(_) => None,
+            Content::Cuda(made) => {
+                if let Some(path) = &self.options.cuda.record {
+                    let io = |error| BuildError::Io { path: path.clone(), error };
+                    made.record.write(path).map_err(io)?;
+                }
+                Some(made.report)
+            }
+        };
+        progress.finish();
+        Ok(BuildReport {
+            model: self.model.into(),
+            model_hash,
+            engine: self.engine.into(),
+            engine_hash: hex(&written.hash),
+            engine_bytes: written.len,
+            reused: false,
+            device: self.chosen.hardware.name(),
+            device_why: self.chosen.why,
+            precision: self.chosen.precision,
+            inputs,
+            outputs,
+            task,
+            labels: metadata.labels.len(),
+            weights_bytes,
+            passes,
+            plans: planned.reports,
+            cuda,
+            notes: metadata.notes,
+            seconds: self.begun.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn plan_cpu(
+        &self,
+        graphs: Vec<(usize, Graph)>,
+        progress: &mut dyn Progress,
+    ) -> Result<Planned, BuildError> {
+        progress.stage("planning memory", self.shares().plan);
+        let mut weights = Weights::new();
+        let (mut plans, mut reports) = (Vec::new(), Vec::new());
+        let count = graphs.len() as f64;
+        for (batch, graph) in graphs {
+            progress.advance(plans.len() as f64 / count, &format!("batch {batch}"));
+            let (plan, report) = plan(graph, batch, &mut weights)?;
+            plans.push(plan);
+            reports.push(report);
+        }
         // Weights are stored as the model has them; each device packs them for itself.
-        device: DeviceKey::Cpu { arch: "any".into() },
-        precision: Precision::Fp32,
-        provenance: Provenance {
-            model: metadata.model.clone(),
-            format: metadata.format.clone(),
-            model_hash: model_hash.clone(),
-            producer: metadata.producer.clone(),
-            options: options.describe("device=cpu precision=fp32"),
-            passes: passes.clone(),
-            notes: metadata.notes.clone(),
-        },
-        inputs: inputs.clone(),
-        outputs: outputs.clone(),
-        task: task.clone(),
-        preprocess: metadata.preprocess.clone(),
-        labels: metadata.labels.clone(),
-        plans,
-    };
-    progress.stage("writing the engine", WRITE_SHARE);
-    let written = write(engine, &manifest, &weights, progress)?;
-    progress.finish();
-    Ok(BuildReport {
-        model: model.into(),
-        model_hash,
-        engine: engine.into(),
-        engine_hash: hex(&written.hash),
-        engine_bytes: written.len,
-        reused: false,
-        device: "cpu".into(),
-        precision: Precision::Fp32,
-        inputs,
-        outputs,
-        task,
-        labels: metadata.labels.len(),
-        weights_bytes: weights.size(),
-        passes,
-        plans: reports,
-        notes: metadata.notes,
-        seconds: begun.elapsed().as_secs_f64(),
-    })
+        let key = DeviceKey::Cpu { arch: "any".into() };
+        Ok(Planned { key, plans, reports, content: Content::Cpu(weights) })
+    }
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    a == b || fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).is_ok_and(|b| a == b))
 }
 
 fn hex(bytes: &[u8]) -> String {

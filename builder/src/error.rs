@@ -4,9 +4,14 @@ use std::path::PathBuf;
 
 use tobiuo_engine::{EngineError, EngineErrorKind};
 
-use crate::import::ImportError;
+use tobiuo_gpu::{GpuError, GpuErrorKind};
+use tobiuo_nvrtc::NvrtcError;
+
+use crate::cuda::assemble::AssembleError;
+use crate::import::{ImportError, UnsupportedNode};
 use crate::passes::PassError;
 use crate::plan::PlanError;
+use crate::tactics::TacticError;
 
 /// Why a build, a verification or a drawing failed.
 #[derive(Debug)]
@@ -20,6 +25,18 @@ pub enum BuildError {
     Damaged(String),
     /// The model cannot be imported.
     Import(ImportError),
+    /// The device has no kernel for these nodes.
+    Unsupported(Vec<UnsupportedNode>),
+    /// A tactic record is of another device: what differs.
+    OtherDevice(String),
+    /// What is needed is more than the memory that may be used, or that there is: the numbers.
+    Memory(String),
+    /// The GPU failed.
+    Gpu(GpuError),
+    /// No kernels could be chosen.
+    Tactic(TacticError),
+    /// A mistake of the builder, found before anything was written.
+    Assemble(AssembleError),
     /// A pass failed.
     Pass(PassError),
     /// The graph cannot be laid out.
@@ -43,6 +60,14 @@ impl BuildError {
         match self {
             BuildError::Usage(_) => 2,
             BuildError::NoDevice(_) => 5,
+            BuildError::Unsupported(_) => 9,
+            BuildError::OtherDevice(_) => 3,
+            BuildError::Memory(_) | BuildError::Tactic(TacticError::Memory(_)) => 8,
+            BuildError::Gpu(e) | BuildError::Tactic(TacticError::Gpu(e)) => gpu_status(e),
+            BuildError::Tactic(TacticError::Nvrtc(
+                NvrtcError::Missing(_) | NvrtcError::Architecture { .. },
+            )) => 5,
+            BuildError::Tactic(TacticError::Record(_)) => 2,
             BuildError::Damaged(_) => 4,
             BuildError::Import(ImportError::Io { error, .. })
                 if error.kind() == io::ErrorKind::NotFound =>
@@ -56,10 +81,24 @@ impl BuildError {
             BuildError::Engine(e) => e.exit_status(),
             BuildError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound => 2,
             BuildError::Pass(_)
+            | BuildError::Tactic(_)
+            | BuildError::Assemble(_)
             | BuildError::Plan(_)
             | BuildError::Device(_)
             | BuildError::Io { .. } => 1,
         }
+    }
+}
+
+/// Memory that ran out is 8; without driver or device, or with one that was lost, 5.
+fn gpu_status(e: &GpuError) -> u8 {
+    match e.kind() {
+        GpuErrorKind::OutOfMemory => 8,
+        GpuErrorKind::NoDriver
+        | GpuErrorKind::OldDriver
+        | GpuErrorKind::NoDevice
+        | GpuErrorKind::ContextLost => 5,
+        _ => 1,
     }
 }
 
@@ -68,9 +107,21 @@ impl fmt::Display for BuildError {
         match self {
             BuildError::Usage(s)
             | BuildError::NoDevice(s)
+            | BuildError::OtherDevice(s)
+            | BuildError::Memory(s)
             | BuildError::Damaged(s)
             | BuildError::Device(s) => f.write_str(s),
             BuildError::Import(e) => write!(f, "{e}"),
+            BuildError::Unsupported(nodes) => {
+                write!(f, "the CUDA device has no kernel for {} of the nodes:", nodes.len())?;
+                for n in nodes {
+                    write!(f, "\n  node '{}' ({}): {}", n.name, n.op_type, n.reason)?;
+                }
+                write!(f, "\n--device cpu builds it for the CPU")
+            }
+            BuildError::Gpu(e) => write!(f, "{e}"),
+            BuildError::Tactic(e) => write!(f, "{e}"),
+            BuildError::Assemble(e) => write!(f, "{e}"),
             BuildError::Pass(e) => write!(f, "{e}"),
             BuildError::Plan(e) => write!(f, "{e}"),
             BuildError::Engine(e) => write!(f, "{e}"),
@@ -83,6 +134,9 @@ impl std::error::Error for BuildError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             BuildError::Import(e) => Some(e),
+            BuildError::Gpu(e) => Some(e),
+            BuildError::Tactic(e) => Some(e),
+            BuildError::Assemble(e) => Some(e),
             BuildError::Pass(e) => Some(e),
             BuildError::Plan(e) => Some(e),
             BuildError::Engine(e) => Some(e),
@@ -95,6 +149,24 @@ impl std::error::Error for BuildError {
 impl From<ImportError> for BuildError {
     fn from(e: ImportError) -> Self {
         BuildError::Import(e)
+    }
+}
+
+impl From<GpuError> for BuildError {
+    fn from(e: GpuError) -> Self {
+        BuildError::Gpu(e)
+    }
+}
+
+impl From<TacticError> for BuildError {
+    fn from(e: TacticError) -> Self {
+        BuildError::Tactic(e)
+    }
+}
+
+impl From<AssembleError> for BuildError {
+    fn from(e: AssembleError) -> Self {
+        BuildError::Assemble(e)
     }
 }
 

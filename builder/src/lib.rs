@@ -15,6 +15,7 @@ pub mod device;
 pub mod draw;
 mod error;
 pub mod graph;
+pub mod hardware;
 mod hash;
 pub mod import;
 pub mod interpret;

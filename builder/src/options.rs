@@ -35,6 +35,17 @@ pub enum CacheChoice {
     None,
 }
 
+impl CudaOptions {
+    /// The tactic cache's file, if there is to be one.
+    pub fn cache_file(&self) -> Option<PathBuf> {
+        match &self.cache {
+            CacheChoice::None => None,
+            CacheChoice::File(path) => Some(path.clone()),
+            CacheChoice::User => crate::tactics::cache_of_user(),
+        }
+    }
+}
+
 /// What only concerns CUDA engines.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CudaOptions {

@@ -1,7 +1,10 @@
 //! What the families know about the device.
 
+use serde::{Deserialize, Serialize};
+
 /// The device kernels are made for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Target {
     /// Compute capability without its dot: 87 for 8.7.
     pub sm: u32,

@@ -50,8 +50,10 @@ impl fmt::Display for NvrtcError {
                 let known: Vec<String> = known.iter().map(|k| format!("sm_{k}")).collect();
                 write!(
                     f,
-                    "NVRTC {major}.{minor} does not know sm_{wanted}; it knows {}. sm_72 and older \
-                     need NVRTC 12, sm_110 needs NVRTC 13",
+                    "NVRTC {major}.{minor} does not know sm_{wanted}; it knows {}. NVRTC 12 knows \
+                     sm_50 to sm_90 (`pip install nvidia-cuda-nvrtc-cu12`), NVRTC 13 sm_75 to \
+                     sm_121 with sm_110 (`pip install nvidia-cuda-nvrtc`); TOBIUO_NVRTC names \
+                     another library",
                     known.join(" ")
                 )
             }
@@ -79,10 +81,56 @@ pub struct Compiled {
 
 impl Nvrtc {
     /// Finds and opens the library: `TOBIUO_NVRTC` (a file or a folder), the dynamic linker's
-    /// own places, then CUDA's usual folders. The newest version found first is taken.
+    /// own places, then CUDA's usual folders and Python's packages. The newest version found
+    /// first is taken.
     pub fn open() -> Result<Nvrtc, NvrtcError> {
-        let (api, path) = library::find()?;
-        Nvrtc::with(api, path)
+        Nvrtc::find(&|_| true)
+    }
+
+    /// The same, but a library that compiles for this architecture (87 for `sm_87`), code that a
+    /// driver of this CUDA version (1000 * major + 10 * minor) loads: several versions may be
+    /// installed, and none knows all.
+    pub fn open_for(architecture: u32, driver: Option<u32>) -> Result<Nvrtc, NvrtcError> {
+        let loads = |version: (u32, u32)| driver.is_none_or(|d| version.0 <= d / 1000);
+        let knows = |nvrtc: &Nvrtc| nvrtc.architectures.contains(&architecture);
+        Nvrtc::find(&|nvrtc| knows(nvrtc) && loads(nvrtc.version)).map_err(|e| match e {
+            NvrtcError::Architecture { known, version, .. } if known.contains(&architecture) => {
+                let driver = driver.unwrap_or(0) / 1000;
+                NvrtcError::Missing(format!(
+                    "NVRTC {}.{} is here, but this machine's driver is of CUDA {driver} and loads \
+                     no code of later compilers: NVRTC {driver} is needed (`pip install \
+                     nvidia-cuda-nvrtc-cu{driver}`, or your CUDA version's package)",
+                    version.0, version.1
+                ))
+            }
+            NvrtcError::Architecture { known, version, .. } => {
+                NvrtcError::Architecture { wanted: architecture, known, version }
+            }
+            other => other,
+        })
+    }
+
+    /// The first that is wanted; without one, why not the first that opens, or that none does.
+    fn find(wanted: &dyn Fn(&Nvrtc) -> bool) -> Result<Nvrtc, NvrtcError> {
+        let (found, looked) = library::find();
+        let mut unfit = None;
+        let mut broken = None;
+        for result in found {
+            match result.and_then(|(api, path)| Nvrtc::with(api, path)) {
+                Ok(nvrtc) if wanted(&nvrtc) => return Ok(nvrtc),
+                Ok(Nvrtc { architectures: known, version, .. }) => {
+                    unfit.get_or_insert(NvrtcError::Architecture { wanted: 0, known, version });
+                }
+                Err(e) => {
+                    log::debug!("{e}");
+                    // Names the linker does not know are no news; a file that is there is.
+                    if std::env::var_os("TOBIUO_NVRTC").is_some() {
+                        broken.get_or_insert(e);
+                    }
+                }
+            }
+        }
+        Err(unfit.or(broken).unwrap_or_else(|| library::missing(&looked)))
     }
 
     /// Opens one library file.

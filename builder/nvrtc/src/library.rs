@@ -75,44 +75,42 @@ fn builtins_in(dir: &Path) -> Option<PathBuf> {
     found.pop()
 }
 
-pub(crate) fn find() -> Result<(Api, PathBuf), NvrtcError> {
-    let mut tried = Vec::new();
-    if let Some(asked) = std::env::var_os("TOBIUO_NVRTC").map(PathBuf::from) {
-        let files = if asked.is_dir() { in_folder(&asked) } else { vec![asked.clone()] };
-        return files.iter().map(|f| open(f).map(|api| (api, f.clone()))).next().unwrap_or_else(
-            || {
-                Err(NvrtcError::Missing(format!(
-                    "TOBIUO_NVRTC={}: no libnvrtc.so there",
-                    asked.display()
-                )))
-            },
-        );
-    }
-    for name in NAMES {
-        match open(Path::new(name)) {
-            Ok(api) => return Ok((api, PathBuf::from(name))),
-            Err(e) => log::debug!("{e}"),
+/// Every library there is, the one to prefer first, each opened only when it is asked for; and
+/// where it was looked for.
+pub(crate) fn find() -> (impl Iterator<Item = Result<(Api, PathBuf), NvrtcError>>, String) {
+    let (files, looked) = match std::env::var_os("TOBIUO_NVRTC").map(PathBuf::from) {
+        Some(asked) => {
+            let files = if asked.is_dir() { in_folder(&asked) } else { vec![asked.clone()] };
+            (files, format!("in TOBIUO_NVRTC={}", asked.display()))
         }
-    }
-    for folder in folders() {
-        for file in in_folder(&folder) {
-            match open(&file) {
-                Ok(api) => return Ok((api, file)),
-                Err(e) => log::debug!("{e}"),
-            }
+        None => {
+            let folders = folders();
+            let mut files: Vec<PathBuf> = NAMES.iter().map(PathBuf::from).collect();
+            files.extend(folders.iter().flat_map(|f| in_folder(f)));
+            let names: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+            let looked = "by the dynamic linker, in CUDA's folders, nor in Python's packages";
+            let places = match names.len() {
+                0 => String::new(),
+                _ => format!(" ({})", names.join(", ")),
+            };
+            (files, format!("{looked}{places}"))
         }
-        tried.push(folder.display().to_string());
-    }
-    Err(NvrtcError::Missing(format!(
-        "NVRTC (libnvrtc.so.13, .12 or .11.2), which compiles the kernels of CUDA engines, was not \
-         found by the dynamic linker nor in {}. On a Jetson: `sudo apt install cuda-nvrtc-12-6` \
-         (JetPack 6; the number is your CUDA version); elsewhere the CUDA toolkit or `pip install \
-         nvidia-cuda-nvrtc`. Or name the file: TOBIUO_NVRTC=/path/to/libnvrtc.so.12",
-        tried.join(", ")
-    )))
+    };
+    (files.into_iter().map(|f| open(&f).map(|api| (api, f))), looked)
 }
 
-/// CUDA's usual folders, newest first.
+/// What to say when there is none.
+pub(crate) fn missing(looked: &str) -> NvrtcError {
+    NvrtcError::Missing(format!(
+        "NVRTC (libnvrtc.so.13, .12 or .11.2), which compiles the kernels of CUDA engines, was not \
+         found {looked}. On a Jetson: `sudo apt install cuda-nvrtc-12-6` (JetPack 6; the number is \
+         your CUDA version); elsewhere the CUDA toolkit, or `pip install nvidia-cuda-nvrtc-cu12` \
+         (CUDA 12: sm_50 to sm_90) or `pip install nvidia-cuda-nvrtc` (CUDA 13: sm_75 and later). \
+         Or name the file: TOBIUO_NVRTC=/path/to/libnvrtc.so.12"
+    ))
+}
+
+/// CUDA's usual folders, newest first, and those of Python's packages.
 fn folders() -> Vec<PathBuf> {
     let mut roots: Vec<PathBuf> = std::fs::read_dir("/usr/local")
         .into_iter()
@@ -127,6 +125,36 @@ fn folders() -> Vec<PathBuf> {
     for root in roots {
         out.push(root.join(format!("targets/{arch}-linux/lib")));
         out.push(root.join("lib64"));
+    }
+    for packages in python_packages() {
+        for package in ["cu13", "cuda_nvrtc"] {
+            out.push(packages.join("nvidia").join(package).join("lib"));
+        }
+    }
+    out.retain(|folder| folder.is_dir());
+    out
+}
+
+/// Where pip puts packages: the active environment's folder, the user's, the system's.
+fn python_packages() -> Vec<PathBuf> {
+    let roots = [
+        std::env::var_os("VIRTUAL_ENV").map(|v| PathBuf::from(v).join("lib")),
+        std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".local/lib")),
+        Some(PathBuf::from("/usr/local/lib")),
+    ];
+    let mut out = Vec::new();
+    for root in roots.into_iter().flatten() {
+        let mut versions: Vec<PathBuf> = std::fs::read_dir(root)
+            .into_iter()
+            .flatten()
+            .filter_map(|e| Some(e.ok()?.path()))
+            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("python3")))
+            .collect();
+        versions.sort();
+        for version in versions.into_iter().rev() {
+            out.push(version.join("site-packages"));
+            out.push(version.join("dist-packages"));
+        }
     }
     out
 }

@@ -1,11 +1,11 @@
 //! Values of options.
 
 use lexopt::prelude::*;
-use tobiuo_engine::{ChannelOrder, Fit};
+use tobiuo_engine::{ChannelOrder, Fit, Precision};
 
 use super::Stop;
-use crate::BuildError;
-use crate::options::{BuildOptions, TaskChoice};
+use crate::options::{BuildOptions, CacheChoice, CudaOptions, DeviceChoice, TaskChoice};
+use crate::tactics::Effort;
 
 fn bad<T>(what: String) -> Result<T, Stop> {
     Err(Stop::Args(what))
@@ -118,27 +118,97 @@ pub(super) fn build_option(
     Ok(true)
 }
 
-/// This build of the program has the CPU device and no other.
-pub(super) fn check_device(device: &str) -> Result<(), Stop> {
-    match device {
-        "auto" | "cpu" => Ok(()),
-        other => Err(BuildError::NoDevice(format!(
-            "device '{other}': this build of tobiuo-builder has the CPU device only; \
-             --device cpu builds for it"
+/// `auto`, `cpu`, `cuda`, `cuda:1` or `sm_87`.
+pub(super) fn device(text: &str) -> Result<DeviceChoice, Stop> {
+    let number = |digits: &str| digits.parse::<u32>().ok();
+    let choice = match text {
+        "auto" => Some(DeviceChoice::Auto),
+        "cpu" => Some(DeviceChoice::Cpu),
+        "cuda" | "gpu" => Some(DeviceChoice::Cuda(0)),
+        other => match (other.strip_prefix("cuda:"), other.strip_prefix("sm_")) {
+            (Some(n), _) => number(n).map(|n| DeviceChoice::Cuda(n as usize)),
+            (_, Some(sm)) => number(sm).map(DeviceChoice::Sm),
+            _ => None,
+        },
+    };
+    choice.ok_or_else(|| {
+        Stop::Args(format!(
+            "--device {text}: auto, cpu, cuda, cuda:N (N is the GPU's number) or sm_XX (such as \
+             sm_87, for a GPU that is not here) is wanted"
         ))
-        .into()),
+    })
+}
+
+/// The GPU's number alone, as chainer-trt's `-g` takes it.
+pub(super) fn gpu(text: &str) -> Result<DeviceChoice, Stop> {
+    let number = text.parse::<u32>();
+    number
+        .map(|n| DeviceChoice::Cuda(n as usize))
+        .map_err(|_| Stop::Args(format!("--gpu {text}: the GPU's number is wanted")))
+}
+
+pub(super) fn precision(text: &str) -> Result<Precision, Stop> {
+    match text {
+        "fp32" | "float32" => Ok(Precision::Fp32),
+        "tf32" => Ok(Precision::Tf32),
+        "fp16" | "float16" | "half" => Ok(Precision::Fp16),
+        "int8" => bad(format!(
+            "precision {text}: this version of tobiuo-builder makes engines of fp32, tf32 and \
+             fp16 only"
+        )),
+        other => bad(format!("precision '{other}': fp32, tf32 or fp16 is wanted")),
     }
 }
 
-pub(super) fn check_precision(precision: &str) -> Result<(), Stop> {
-    match precision {
-        "fp32" | "float32" => Ok(()),
-        "fp16" | "int8" => bad(format!(
-            "precision {precision}: the CPU device computes in fp32 only, as the reference that \
-             others are checked against; leave the option out"
-        )),
-        other => bad(format!("precision '{other}': fp32 is wanted")),
+pub(super) fn effort(text: &str) -> Result<Effort, Stop> {
+    match text {
+        "fast" => Ok(Effort::Fast),
+        "default" => Ok(Effort::Default),
+        "max" => Ok(Effort::Max),
+        other => bad(format!("--effort {other}: fast, default or max is wanted")),
     }
+}
+
+/// Bytes: a number, with `K`, `M` or `G` behind it in units of 1024.
+pub(super) fn size(text: &str, option: &str) -> Result<u64, Stop> {
+    let upper = text.to_ascii_uppercase();
+    let plain = upper.strip_suffix("IB").or(upper.strip_suffix('B')).unwrap_or(&upper);
+    let (digits, shift) = match plain.char_indices().last() {
+        Some((at, 'K')) => (&plain[..at], 10),
+        Some((at, 'M')) => (&plain[..at], 20),
+        Some((at, 'G')) => (&plain[..at], 30),
+        _ => (plain, 0),
+    };
+    let bytes = digits.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
+    let bytes = bytes.map(|n| n * f64::from(1u32 << shift)).filter(|b| *b >= 1.0 && *b < 1e18);
+    bytes.map(|b| b as u64).ok_or_else(|| {
+        Stop::Args(format!("{option} {text}: a size such as 512M or 1.5G is wanted"))
+    })
+}
+
+/// Options that only concern CUDA engines; false for any other.
+pub(super) fn cuda_option(
+    name: &str,
+    parser: &mut lexopt::Parser,
+    options: &mut CudaOptions,
+) -> Result<bool, Stop> {
+    match name {
+        "effort" => options.effort = effort(&parser.value()?.string()?)?,
+        "tactic-cache" => {
+            let value = parser.value()?;
+            options.cache = match value.to_str() {
+                Some("none") => CacheChoice::None,
+                _ => CacheChoice::File(value.into()),
+            };
+        }
+        "record" => options.record = Some(parser.value()?.into()),
+        "replay" => options.replay = Some(parser.value()?.into()),
+        "memory-limit" => {
+            options.memory_limit = Some(size(&parser.value()?.string()?, "--memory-limit")?);
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -151,6 +221,30 @@ mod tests {
         assert_eq!(of("x=1x3x8x8"), Some(("x".into(), vec![1, 3, 8, 8])));
         assert_eq!(of("a=b=2,4"), Some(("a=b".into(), vec![2, 4])));
         for bad in ["", "x", "x=", "=1", "x=1x", "x=-1", "x=0x2", "x=1x99999999999999999999"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_in_units() {
+        let of = |t| size(t, "--memory-limit").ok();
+        assert_eq!(of("4096"), Some(4096));
+        assert_eq!(of("1k"), Some(1024));
+        assert_eq!(of("1.5G"), Some(3 << 29));
+        assert_eq!(of("512MiB"), Some(512 << 20));
+        assert_eq!(of("512MB"), Some(512 << 20));
+        for bad in ["", "G", "-1", "0", "nan", "inf", "1T", "1e30", "four", "0.1", "é", "1é"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn devices_by_name() {
+        let of = |t| device(t).ok();
+        assert_eq!(of("cuda"), Some(DeviceChoice::Cuda(0)));
+        assert_eq!(of("cuda:3"), Some(DeviceChoice::Cuda(3)));
+        assert_eq!(of("sm_87"), Some(DeviceChoice::Sm(87)));
+        for bad in ["", "cuda:", "cuda:-1", "cuda:99999999999", "sm_", "sm_x", "tpu", "CUDA"] {
             assert_eq!(of(bad), None, "{bad}");
         }
     }

@@ -1,32 +1,32 @@
-//! Ctrl-C and SIGTERM during a build: the unfinished engine is removed, the old one stays.
+//! Ctrl-C and SIGTERM during a build: unfinished files are removed, the old ones stay.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Ends the process on SIGINT or SIGTERM, with the status that shells give it (128 + the
-/// signal), after removing what a build of `engine` has begun to write.
+/// signal), after removing what a build has begun to write under temporary names beside these
+/// files. What was measured and compiled so far stays in the tactic cache.
 ///
 /// A build can be anywhere when the signal comes, also deep in a computation; so a thread of
 /// its own waits for it.
-pub(super) fn clean_up_on_signals(engine: &Path) {
-    let engine = engine.to_path_buf();
+pub(super) fn clean_up_on_signals(written: Vec<PathBuf>) {
     let mut signals = match Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,
         Err(e) => return log::warn!("cannot handle signals: {e}"),
     };
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            remove_unfinished(&engine);
+            written.iter().for_each(|file| remove_unfinished(file));
             eprintln!("\ninterrupted: no engine was written");
             std::process::exit(128 + signal);
         }
     });
 }
 
-/// Removes this process's temporary files beside an engine: `.NAME.PID-N.tmp`.
+/// Removes this process's temporary files beside a file: `.NAME.PID-N.tmp`.
 fn remove_unfinished(engine: &Path) {
     let Some(name) = engine.file_name() else { return };
     let prefix = format!(".{}.{}-", name.to_string_lossy(), std::process::id());

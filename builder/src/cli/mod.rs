@@ -17,7 +17,7 @@ use tobiuo_tensor::npy;
 use crate::build::{Cached, build, build_cached};
 use crate::draw::Drawing;
 use crate::import::{self, ImportOptions};
-use crate::options::BuildOptions;
+use crate::options::{BuildOptions, DeviceChoice};
 use crate::passes::optimise;
 use crate::progress::{Progress, Terminal};
 use crate::verify::{VerifyOptions, verify};
@@ -29,7 +29,7 @@ tobiuo-builder: turns a trained model into an engine made for this device
 usage:
   tobiuo-builder build MODEL -o ENGINE [options]   build an engine
   tobiuo-builder check MODEL [options]             every node: supported, or why not
-  tobiuo-builder verify MODEL ENGINE [options]     outputs against the FP32 CPU reference
+  tobiuo-builder verify ENGINE MODEL [options]     outputs against the FP32 CPU reference
   tobiuo-builder draw MODEL|ENGINE -o FILE         the graph as .svg or .dot
   tobiuo-builder help [COMMAND] | --version
 
@@ -42,8 +42,14 @@ usage: tobiuo-builder build MODEL -o ENGINE [options]
 
   -i, --model MODEL          the model (ONNX); as the first argument, too
   -o, --output ENGINE        the engine to write
-      --device auto|cpu      the device to build for (auto)
-  -m, --mode, --precision P  fp32 (the CPU device computes in nothing else)
+      --device D             the device to build for:
+                               auto     the first GPU, the CPU where there is none (default)
+                               cpu
+                               cuda[:N] GPU N (0); kernels are chosen by timing them on it
+                               sm_87    an Orin that is not here (also sm_72, sm_90, sm_110):
+                                        an untuned engine, kernels chosen by a cost model
+  -m, --mode, --precision P  fp32, tf32 (matrix products only) or fp16 (fp16 on a GPU, else
+                             fp32: the CPU device computes in nothing else)
   -b, --batch N[,N...]       batch sizes, one plan each (1)
       --input-shape NAME=1x3x640x640
                              shape of an input that the model leaves open; may repeat
@@ -62,11 +68,28 @@ usage: tobiuo-builder build MODEL -o ENGINE [options]
       --passes-until NAME    stop after this pass, to find one that goes wrong
       --with-pass NAME       run an optional pass (merge-siblings)
       --no-cache             build even if ENGINE is what this build would make
+CUDA engines:
+      --effort fast|default|max
+                             kernels timed for a layer: none (the cost model's choice), some,
+                             all
+      --tactic-cache FILE|none
+                             measured times, which make later builds fast; compiled kernels
+                             are kept beside it in a folder of that name, ending in .cubins
+                             ($XDG_CACHE_HOME or ~/.cache, tobiuo/tactics.jsonl)
+      --record FILE          write what was chosen, with times
+      --replay FILE          choose what was recorded: the same engine, byte for byte, also
+                             where the device is not (with --device sm_XX)
+      --memory-limit SIZE    device memory at most, of the engine with one context (weights,
+                             arena, scratch, inputs, outputs) and of timing: 512M, 1.5G
+  -w, --workspace GIB        scratch memory at most
+reports:
       --json                 one document on stdout
   -q, --quiet                no progress
 
--i, -o, -m, -b are chainer-trt's flags; its -g/--gpu asks for a GPU, and -w/--workspace is
-not needed: memory is planned, not searched for.
+  -g, --gpu N                the same as --device cuda:N
+
+-i, -o, -m, -g, -b, -w are chainer-trt's flags. NVRTC, which compiles kernels, is looked for by
+the dynamic linker, in CUDA's folders and in Python's packages; TOBIUO_NVRTC names it.
 ";
 
 const HELP_CHECK: &str = "\
@@ -76,7 +99,7 @@ Looks at every node of the model. Exit status 0 when all are supported, else 9.
 ";
 
 const HELP_VERIFY: &str = "\
-usage: tobiuo-builder verify MODEL ENGINE [options]
+usage: tobiuo-builder verify ENGINE MODEL [options]
 
 Runs the engine on its device and the model, as imported and before any pass, op by op on the
 FP32 CPU reference, and compares outputs: relative L2 error and largest absolute error.
@@ -196,23 +219,23 @@ fn build_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
     let mut options = BuildOptions::default();
     let (mut model, mut output): (Option<PathBuf>, Option<PathBuf>) = (None, None);
     let (mut json, mut quiet, mut cache) = (false, false, true);
-    let (mut device, mut precision) = ("auto".to_string(), "fp32".to_string());
+    options.device = DeviceChoice::Auto;
     while let Some(arg) = parser.next()? {
         match arg {
             Value(v) if model.is_none() => model = Some(v.into()),
             Short('i') | Long("model") | Long("dir") => model = Some(parser.value()?.into()),
             Short('o') | Long("output") => output = Some(parser.value()?.into()),
-            Long("device") => device = parser.value()?.string()?,
-            Short('g') | Long("gpu") => device = format!("gpu {}", parser.value()?.string()?),
+            Long("device") => options.device = args::device(&parser.value()?.string()?)?,
+            Short('g') | Long("gpu") => options.device = args::gpu(&parser.value()?.string()?)?,
             Short('m') | Long("mode") | Long("precision") => {
-                precision = parser.value()?.string()?
+                options.precision = Some(args::precision(&parser.value()?.string()?)?);
             }
             Short('b') | Long("batch") | Long("max-batch") => {
                 options.batches = args::list(&parser.value()?.string()?, "--batch")?;
             }
             Short('w') | Long("workspace") => {
-                let value = parser.value()?.string()?;
-                log::info!("--workspace {value} is not needed: memory is planned");
+                let value = format!("{}G", parser.value()?.string()?);
+                options.cuda.scratch_limit = Some(args::size(&value, "--workspace")?);
             }
             Long("labels") => options.labels = Some(labels::read(Path::new(&parser.value()?))?),
             Long("no-cache") => cache = false,
@@ -221,7 +244,9 @@ fn build_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
             Short('h') | Long("help") => return say(HELP_BUILD),
             Long(name) => {
                 let name = name.to_string();
-                if !args::build_option(&name, &mut parser, &mut options)? {
+                if !args::build_option(&name, &mut parser, &mut options)?
+                    && !args::cuda_option(&name, &mut parser, &mut options.cuda)?
+                {
                     return Err(lexopt::Arg::Long(&name).unexpected().into());
                 }
             }
@@ -231,9 +256,10 @@ fn build_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
     let model = model.ok_or_else(|| Stop::Args("build: no model is named".into()))?;
     let output =
         output.ok_or_else(|| Stop::Args("build: no engine is named; -o ENGINE names it".into()))?;
-    args::check_device(&device)?;
-    args::check_precision(&precision)?;
-    interrupt::clean_up_on_signals(&output);
+    let mut written = vec![output.clone()];
+    written.extend(options.cuda.record.clone());
+    written.extend(options.cuda.cache_file());
+    interrupt::clean_up_on_signals(written);
     let mut bar: Box<dyn Progress> = if quiet { Box::new(()) } else { Box::new(Terminal::new()) };
     let report = if cache {
         match build_cached(&model, &output, &options, &mut *bar)? {

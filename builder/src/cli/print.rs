@@ -7,6 +7,7 @@ use tobiuo_engine::{Port, Task};
 
 use crate::BuildError;
 use crate::build::BuildReport;
+use crate::cuda::make::{CudaPlanReport, CudaReport, LayerReport};
 use crate::import::{CheckReport, ImportError, NodeStatus, UnsupportedNode};
 use crate::verify::{Comparison, VerifyReport};
 
@@ -23,6 +24,7 @@ pub(super) struct ErrorDocument<'a> {
 pub(super) fn error(e: &BuildError) -> ErrorDocument<'_> {
     let nodes = match e {
         BuildError::Import(import) => ImportError::nodes(import),
+        BuildError::Unsupported(nodes) => nodes,
         _ => &[],
     };
     ErrorDocument { error: e.to_string(), status: e.exit_status(), nodes }
@@ -48,7 +50,18 @@ pub(super) fn build(r: &BuildReport) {
         eprintln!("{engine}: up to date ({}; --no-cache builds it anew)", mib(r.engine_bytes));
         return;
     }
-    eprintln!("{engine}: {} for {} in {:.2} s", mib(r.engine_bytes), r.device, r.seconds);
+    let tuned = r.cuda.as_ref().is_none_or(|c| c.device.tuned);
+    let untuned = if tuned { "" } else { ", UNTUNED" };
+    eprintln!(
+        "{engine}: {} for {}{untuned}, {}, in {:.2} s",
+        mib(r.engine_bytes),
+        r.device,
+        r.precision,
+        r.seconds
+    );
+    if let Some(why) = &r.device_why {
+        eprintln!("  device   {why}");
+    }
     eprintln!("  inputs   {}", ports(&r.inputs));
     eprintln!("  outputs  {}", ports(&r.outputs));
     match &r.task {
@@ -80,8 +93,104 @@ pub(super) fn build(r: &BuildReport) {
             p.in_place
         );
     }
+    if let Some(c) = &r.cuda {
+        cuda(c);
+    }
     for note in &r.notes {
         eprintln!("  note: {note}");
+    }
+}
+
+/// Layers of a plan that the summary names: the longest.
+const LONGEST: usize = 12;
+
+/// What was chosen for a CUDA engine.
+fn cuda(c: &CudaReport) {
+    let t = &c.tuning;
+    eprintln!(
+        "  kernels  {} distinct in {}; {} compiled in {:.1} s ({} known), {} timed in {:.1} s \
+         ({} known); NVRTC {}",
+        c.kernels,
+        mib(c.code),
+        t.compiled,
+        t.compile_seconds,
+        t.compiled_before,
+        t.timed,
+        t.timing_seconds,
+        t.timed_before,
+        c.nvrtc
+    );
+    if !c.device.tuned {
+        eprintln!(
+            "  untuned  kernels were chosen by the cost model, not by timing them on the device; \
+             build on the device for a faster engine"
+        );
+    }
+    for p in &c.plans {
+        let m = &p.memory;
+        let time = match p.estimated_us {
+            Some(us) => format!(", layers {us:.0} us in all"),
+            None => String::new(),
+        };
+        let streams = if p.streams > 1 { format!(" on {} streams", p.streams) } else { "".into() };
+        eprintln!(
+            "  batch {:<3}{} launches{streams} ({} copies){time}; device memory: weights {}, arena \
+             {} ({:.3} of the lower bound), scratch {}, inputs and outputs {}",
+            p.batch,
+            p.layers.len(),
+            p.copies,
+            mib(c.weights),
+            mib(m.arena),
+            m.arena as f64 / m.arena_lower_bound.max(1) as f64,
+            mib(m.scratch),
+            mib(m.bound)
+        );
+        eprint!("{}", layers(p));
+    }
+}
+
+/// The longest layers of a plan, with what was chosen and what came near.
+fn layers(p: &CudaPlanReport) -> String {
+    let time = |l: &LayerReport| match l.tactic.nanoseconds {
+        Some(ns) => ns as f64 / 1e3,
+        None => l.predicted_us,
+    };
+    let mut order: Vec<&LayerReport> = p.layers.iter().collect();
+    order.sort_by(|a, b| time(b).total_cmp(&time(a)));
+    let mut rows = vec![["us".to_string(), "kernel".into(), "layer".into(), "runners-up".into()]];
+    for l in order.iter().take(LONGEST) {
+        let estimate = if l.tactic.nanoseconds.is_some() { "" } else { "~" };
+        let others: Vec<String> = (l.tactic.runners_up.iter().take(2))
+            .map(|(label, ns)| format!("{label} {:.2}", *ns as f64 / 1e3))
+            .collect();
+        rows.push([
+            format!("{estimate}{:.2}", time(l)),
+            format!("{} {}", l.family, l.tactic.label),
+            format!("{} {:?}", shortened(&l.name, 40), l.shape),
+            others.join(", "),
+        ]);
+    }
+    let width = |c: usize| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2)];
+    let mut out = String::new();
+    for [a, b, c, d] in &rows {
+        let line = format!("    {a:>0$}  {b:<1$}  {c:<2$}  {d}", widths[0], widths[1], widths[2]);
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    if p.layers.len() > LONGEST {
+        let _ = writeln!(out, "    and {} more (--json has all)", p.layers.len() - LONGEST);
+    }
+    out
+}
+
+/// A name's end, where it is too long; without control characters.
+fn shortened(name: &str, most: usize) -> String {
+    let clean: Vec<char> = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    match clean.len().checked_sub(most) {
+        Some(over) if over > 0 => {
+            std::iter::once('…').chain(clean[over + 1..].iter().copied()).collect()
+        }
+        _ => clean.into_iter().collect(),
     }
 }
 

@@ -20,7 +20,7 @@ use super::schedule::Schedule;
 use super::sections::Sections;
 use super::view::View;
 use crate::graph::Graph;
-use crate::plan::arena::{Interval, pack};
+use crate::plan::arena::{Interval, Packing, pack};
 use crate::tactics::Tactic;
 
 /// Alignment of buffers in arena and scratch memory, bytes.
@@ -197,6 +197,49 @@ impl Scratch {
     }
 }
 
+/// Scratch memory of a plan, bytes.
+pub fn scratch_bytes(tactics: &[Tactic], schedule: &Schedule) -> u64 {
+    Scratch::of(tactics, schedule).bytes
+}
+
+/// Where each buffer lies that a context binds; `None`: in the arena.
+fn bound(lowering: &Lowering) -> Vec<Option<Home>> {
+    let mut bound = vec![None; lowering.buffers.len()];
+    for (i, view) in lowering.inputs.iter().enumerate() {
+        bound[view.buffer.0] = Some(Home::Input { index: i as u32 });
+    }
+    for (i, view) in lowering.outputs.iter().enumerate() {
+        bound[view.buffer.0] = Some(Home::Output { index: i as u32 });
+    }
+    bound
+}
+
+fn bytes_of(view: &View) -> u64 {
+    (view.shape.iter().product::<usize>() * view.dtype.size()) as u64
+}
+
+/// Memory of a plan before its kernels are chosen: all but the scratch memory.
+pub fn memory(parts: &Parts) -> Memory {
+    let lowering = parts.lowering;
+    let intervals = intervals(parts, &bound(lowering));
+    memory_of(lowering, &intervals, &pack(&intervals), 0)
+}
+
+fn memory_of(
+    lowering: &Lowering,
+    intervals: &[Interval],
+    packing: &Packing,
+    scratch: u64,
+) -> Memory {
+    Memory {
+        arena: packing.size,
+        arena_lower_bound: packing.lower_bound,
+        arena_unshared: intervals.iter().map(|i| i.size).sum(),
+        scratch,
+        bound: lowering.inputs.iter().chain(&lowering.outputs).map(bytes_of).sum(),
+    }
+}
+
 /// An address in a buffer, and the bytes touched from there.
 fn address(
     lowering: &Lowering,
@@ -204,7 +247,6 @@ fn address(
     view: &View,
     touched: usize,
 ) -> Result<CudaArgument, String> {
-    let bytes_of = |v: &View| (v.shape.iter().product::<usize>() * v.dtype.size()) as u64;
     let capacity = match homes[view.buffer.0] {
         Home::Arena { .. } => lowering.buffers[view.buffer.0].bytes as u64,
         Home::Input { index } => bytes_of(&lowering.inputs[index as usize]),
@@ -227,13 +269,7 @@ fn address(
 /// Makes a plan; its constants and code join those of the engine's other plans.
 pub fn assemble(parts: &Parts, sections: &mut Sections) -> Result<Assembled, AssembleError> {
     let Parts { graph, lowering, tactics, schedule, .. } = *parts;
-    let mut bound = vec![None; lowering.buffers.len()];
-    for (i, view) in lowering.inputs.iter().enumerate() {
-        bound[view.buffer.0] = Some(Home::Input { index: i as u32 });
-    }
-    for (i, view) in lowering.outputs.iter().enumerate() {
-        bound[view.buffer.0] = Some(Home::Output { index: i as u32 });
-    }
+    let bound = bound(lowering);
     let intervals = intervals(parts, &bound);
     let packing = pack(&intervals);
     let homes: Vec<Home> = (bound.iter().zip(&packing.offsets))
@@ -303,14 +339,7 @@ pub fn assemble(parts: &Parts, sections: &mut Sections) -> Result<Assembled, Ass
     let names = graph.outputs.iter().map(|(name, _)| name.as_str());
     tensors.extend(names.zip(&lowering.outputs).map(|(name, view)| tensor(name, view)));
     let outputs = (inputs.len() as u32..tensors.len() as u32).collect();
-    let elements = |t: &TensorDesc| t.shape.iter().product::<usize>() * t.dtype.size();
-    let memory = Memory {
-        arena: packing.size,
-        arena_lower_bound: packing.lower_bound,
-        arena_unshared: intervals.iter().map(|i| i.size).sum(),
-        scratch: scratch.bytes,
-        bound: tensors.iter().map(|t| elements(t) as u64).sum(),
-    };
+    let memory = memory_of(lowering, &intervals, &packing, scratch.bytes);
     let program = CudaProgram {
         modules,
         scratch: scratch.bytes,

@@ -2,6 +2,7 @@
 
 pub mod assemble;
 pub mod lower;
+pub mod make;
 pub mod pack;
 pub mod schedule;
 pub mod sections;

@@ -6,6 +6,7 @@
 //! activations where the layer before would leave them, in the cache. Candidates take turns, so
 //! that a change of the clock meets all of them; the median of a candidate's rounds is its time.
 
+pub mod bandwidth;
 pub mod cache;
 pub mod choose;
 pub mod compile;
@@ -13,6 +14,7 @@ pub mod cubins;
 mod files;
 mod in_situ;
 mod program;
+pub mod record;
 mod timing;
 
 use serde::{Deserialize, Serialize};
@@ -103,6 +105,8 @@ pub enum TacticError {
     None(String),
     /// What is needed is more than the memory that may be used.
     Memory(String),
+    /// A tactic record does not fit this build.
+    Record(String),
 }
 
 impl TacticError {
@@ -121,6 +125,7 @@ impl std::fmt::Display for TacticError {
             TacticError::Gpu(e) => write!(f, "{e}"),
             TacticError::Nvrtc(e) => write!(f, "{e}"),
             TacticError::None(what) | TacticError::Memory(what) => f.write_str(what),
+            TacticError::Record(what) => write!(f, "the tactic record does not fit: {what}"),
         }
     }
 }
@@ -171,6 +176,25 @@ pub struct Tuning {
     pub compile_seconds: f64,
     /// Seconds spent timing.
     pub timing_seconds: f64,
+}
+
+impl Tuning {
+    /// Counts another plan's work in.
+    pub fn add(&mut self, other: &Tuning) {
+        self.distinct += other.distinct;
+        self.compiled += other.compiled;
+        self.compiled_before += other.compiled_before;
+        self.timed += other.timed;
+        self.timed_before += other.timed_before;
+        self.compile_seconds += other.compile_seconds;
+        self.timing_seconds += other.timing_seconds;
+    }
+}
+
+/// The user's own tactic cache, which all builds share: `$XDG_CACHE_HOME/tobiuo/tactics.jsonl`,
+/// or `~/.cache/tobiuo/tactics.jsonl`.
+pub fn cache_of_user() -> Option<std::path::PathBuf> {
+    Some(files::user_cache()?.join("tactics.jsonl"))
 }
 
 /// Chooses a tactic for every layer of a lowering by timing, without a cache.

@@ -1,0 +1,288 @@
+//! Which device an engine is built for.
+
+use tobiuo_engine::{CudaKey, Precision};
+use tobiuo_gpu::{DeviceInfo, GpuError, devices};
+use tobiuo_kernels::Target;
+
+use crate::BuildError;
+use crate::options::{BuildOptions, DeviceChoice};
+
+/// The oldest compute capability that kernels are made for.
+const OLDEST_SM: u32 = 72;
+
+/// The device that an engine is built for.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Hardware {
+    Cpu,
+    Gpu(Gpu),
+}
+
+/// A GPU to build for, here or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gpu {
+    /// Compute capability, 87 for 8.7.
+    pub sm: u32,
+    /// The device, where it is in this machine.
+    pub device: Option<DeviceInfo>,
+}
+
+/// Device and precision, settled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    /// The device.
+    pub hardware: Hardware,
+    /// Precision of the heavy layers.
+    pub precision: Precision,
+    /// How the device was found, where the user left it open.
+    pub why: Option<String>,
+}
+
+impl Hardware {
+    /// As reports call it.
+    pub fn name(&self) -> String {
+        match self {
+            Hardware::Cpu => "cpu".into(),
+            Hardware::Gpu(Gpu { sm, device: None }) => format!("sm_{sm}"),
+            Hardware::Gpu(Gpu { sm, device: Some(d) }) => {
+                format!("cuda:{} ({}, sm_{sm})", d.ordinal, d.name)
+            }
+        }
+    }
+}
+
+impl Gpu {
+    /// What the kernel families know of it. The bandwidth is that of the data sheet of the
+    /// device that stands for its kind, until it is measured.
+    pub fn target(&self) -> Option<Target> {
+        let Some(d) = &self.device else { return Target::of_sm(self.sm) };
+        // Wide buses come with large caches.
+        let bandwidth_gbs = if d.l2_bytes > 16 << 20 { 2000.0 } else { 100.0 };
+        Some(Target {
+            sm: self.sm,
+            sm_count: d.sm_count,
+            shared_per_block: d.shared_per_block,
+            shared_per_sm: d.shared_per_sm,
+            l2_bytes: d.l2_bytes,
+            clock_ghz: f64::from(d.clock_khz) / 1e6,
+            bandwidth_gbs,
+        })
+    }
+
+    /// The key of an engine with kernels compiled by this NVRTC.
+    pub fn key(&self, target: &Target, nvrtc: (u32, u32), tuned: bool) -> CudaKey {
+        // Drivers take device code of any compiler of their own major version.
+        let driver = tobiuo_cuda::driver_floor(self.sm).max(1000 * nvrtc.0);
+        let name = match (&self.device, Target::name_of_sm(self.sm)) {
+            (Some(d), _) => d.name.clone(),
+            (None, Some(like)) => format!("any sm_{} (chosen for {like})", self.sm),
+            (None, None) => format!("any sm_{}", self.sm),
+        };
+        CudaKey {
+            name,
+            sm: target.sm,
+            sm_count: target.sm_count,
+            shared_per_block: target.shared_per_block,
+            l2_bytes: target.l2_bytes,
+            driver,
+            tuned,
+        }
+    }
+}
+
+fn sm_of(d: &DeviceInfo) -> u32 {
+    10 * d.compute.0 + d.compute.1
+}
+
+fn gpu(device: DeviceInfo) -> Hardware {
+    Hardware::Gpu(Gpu { sm: sm_of(&device), device: Some(device) })
+}
+
+fn too_old(d: &DeviceInfo) -> String {
+    format!(
+        "{} has compute capability {}.{}; kernels are made for {}.{} and later",
+        d.name,
+        d.compute.0,
+        d.compute.1,
+        OLDEST_SM / 10,
+        OLDEST_SM % 10
+    )
+}
+
+/// The device and precision that options ask for.
+///
+/// # Errors
+///
+/// No such device, or the device does not compute in this precision.
+pub fn choose(options: &BuildOptions) -> Result<Chosen, BuildError> {
+    choose_among(options, devices)
+}
+
+fn choose_among(
+    options: &BuildOptions,
+    devices: impl Fn() -> Result<Vec<DeviceInfo>, GpuError>,
+) -> Result<Chosen, BuildError> {
+    let mut why = None;
+    let hardware = match options.device {
+        DeviceChoice::Cpu => Hardware::Cpu,
+        DeviceChoice::Auto => match devices() {
+            Ok(list) => match list.iter().find(|d| sm_of(d) >= OLDEST_SM) {
+                Some(d) => {
+                    why = Some(format!("{} is the first GPU that can be used", d.name));
+                    gpu(d.clone())
+                }
+                None => {
+                    why = Some(match list.first() {
+                        Some(d) => format!("no GPU can be used: {}", too_old(d)),
+                        None => "there is no GPU".into(),
+                    });
+                    Hardware::Cpu
+                }
+            },
+            Err(e) => {
+                why = Some(format!("no GPU can be used: {e}"));
+                Hardware::Cpu
+            }
+        },
+        DeviceChoice::Cuda(ordinal) => {
+            let list = devices().map_err(|e| {
+                BuildError::NoDevice(format!(
+                    "device cuda:{ordinal}: {e}. --device cpu builds for the CPU, --device sm_87 \
+                     for an Orin that is not here"
+                ))
+            })?;
+            let count = list.len();
+            let device = list.into_iter().nth(ordinal).ok_or_else(|| {
+                BuildError::NoDevice(format!(
+                    "device cuda:{ordinal}: there is no such device; the driver shows {count}"
+                ))
+            })?;
+            if sm_of(&device) < OLDEST_SM {
+                return Err(BuildError::NoDevice(format!(
+                    "device cuda:{ordinal}: {}",
+                    too_old(&device)
+                )));
+            }
+            gpu(device)
+        }
+        DeviceChoice::Sm(sm) => {
+            let here = devices().unwrap_or_default().into_iter().find(|d| sm_of(d) == sm);
+            match here {
+                Some(d) => {
+                    why = Some(format!("{} is an sm_{sm}", d.name));
+                    gpu(d)
+                }
+                None if Target::of_sm(sm).is_some() => Hardware::Gpu(Gpu { sm, device: None }),
+                None => {
+                    let known: Vec<String> = Target::known().map(|k| format!("sm_{k}")).collect();
+                    return Err(BuildError::NoDevice(format!(
+                        "device sm_{sm}: there is no such GPU here, and without it engines are \
+                         built for {} only",
+                        known.join(", ")
+                    )));
+                }
+            }
+        }
+    };
+    let precision = match (&hardware, options.precision) {
+        (Hardware::Cpu, None | Some(Precision::Fp32)) => Precision::Fp32,
+        (Hardware::Cpu, Some(other)) => {
+            let reason = match &why {
+                Some(why) => format!(" ({why})"),
+                None => String::new(),
+            };
+            return Err(BuildError::Usage(format!(
+                "precision {other}: the CPU device{reason} computes in fp32 only, as the \
+                 reference that others are checked against; leave the option out, or name a GPU: \
+                 --device cuda, or --device sm_87 for an Orin that is not here"
+            )));
+        }
+        (Hardware::Gpu(_), None) => Precision::Fp16,
+        (Hardware::Gpu(_), Some(asked @ (Precision::Fp32 | Precision::Tf32 | Precision::Fp16))) => {
+            asked
+        }
+        (Hardware::Gpu(_), Some(other)) => {
+            return Err(BuildError::Usage(format!(
+                "precision {other}: fp32, tf32 or fp16 is wanted"
+            )));
+        }
+    };
+    if let (Hardware::Gpu(Gpu { sm, .. }), Precision::Tf32) = (&hardware, precision)
+        && *sm < 80
+    {
+        return Err(BuildError::Usage(format!(
+            "precision tf32: sm_{sm} has no TF32 (compute capability 8.0 and later have); \
+             --precision fp32 or fp16"
+        )));
+    }
+    Ok(Chosen { hardware, precision, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(ordinal: usize, compute: (u32, u32)) -> DeviceInfo {
+        DeviceInfo {
+            ordinal,
+            name: format!("GPU {ordinal}"),
+            compute,
+            sm_count: 8,
+            shared_per_block: 166_912,
+            shared_per_sm: 167_936,
+            l2_bytes: 2 << 20,
+            memory_bytes: 8 << 30,
+            integrated: true,
+            can_map_host: true,
+            driver: 12060,
+            clock_khz: 918_000,
+        }
+    }
+
+    fn with(choice: DeviceChoice, precision: Option<Precision>, have: &[(u32, u32)]) -> String {
+        let options = BuildOptions { device: choice, precision, ..Default::default() };
+        let list: Vec<DeviceInfo> = have.iter().enumerate().map(|(i, &c)| device(i, c)).collect();
+        match choose_among(&options, || Ok(list.clone())) {
+            Ok(c) => format!("{} {}", c.hardware.name(), c.precision),
+            Err(e) => format!("{} {e}", e.exit_status()),
+        }
+    }
+
+    #[test]
+    fn the_device_is_the_one_asked_for_or_an_error() {
+        use DeviceChoice::*;
+        assert_eq!(with(Auto, None, &[]), "cpu fp32");
+        assert_eq!(with(Auto, None, &[(6, 1)]), "cpu fp32");
+        assert_eq!(with(Auto, None, &[(6, 1), (8, 7)]), "cuda:1 (GPU 1, sm_87) fp16");
+        assert_eq!(with(Cpu, None, &[(8, 7)]), "cpu fp32");
+        assert_eq!(with(Cuda(0), Some(Precision::Fp32), &[(8, 7)]), "cuda:0 (GPU 0, sm_87) fp32");
+        assert_eq!(with(Sm(90), None, &[(8, 7)]), "sm_90 fp16");
+        assert_eq!(with(Sm(87), None, &[(9, 0), (8, 7)]), "cuda:1 (GPU 1, sm_87) fp16");
+        let refused = [
+            (Cuda(1), None, "5 ", "shows 1"),
+            (Cuda(0), None, "5 ", "6.1"),
+            (Sm(61), Some(Precision::Fp32), "", "sm_61"),
+            (Sm(42), None, "5 ", "sm_72, sm_87"),
+            (Cpu, Some(Precision::Fp16), "2 ", "fp32 only"),
+            (Auto, Some(Precision::Fp16), "2 ", "6.1"),
+            (Sm(72), Some(Precision::Tf32), "2 ", "8.0"),
+            (Sm(87), Some(Precision::Int8), "2 ", "fp16 is wanted"),
+        ];
+        for (choice, precision, status, wanted) in refused {
+            let said = with(choice, precision, &[(6, 1)]);
+            assert!(said.starts_with(status) && said.contains(wanted), "{choice:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn keys_ask_for_a_driver_that_loads_the_code() {
+        let orin = Gpu { sm: 87, device: None };
+        let target = orin.target().unwrap();
+        assert_eq!(orin.key(&target, (12, 6), false).driver, 12020);
+        assert_eq!(orin.key(&target, (13, 0), false).driver, 13000);
+        let xavier = Gpu { sm: 72, device: None };
+        let target = xavier.target().unwrap();
+        assert_eq!(xavier.key(&target, (11, 4), false).driver, 11040);
+        assert!(xavier.key(&target, (11, 4), false).name.contains("Xavier"));
+    }
+}
