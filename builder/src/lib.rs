@@ -5,8 +5,7 @@
 //! [`verify()`] checks an engine against its model on the FP32 CPU reference. [`cli`] is the
 //! program around them.
 
-// Only `tactics` launches kernels.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod build;
 pub mod cli;
@@ -25,7 +24,6 @@ pub mod options;
 pub mod passes;
 pub mod plan;
 pub mod progress;
-#[allow(unsafe_code)]
 pub mod tactics;
 pub mod task;
 #[cfg(test)]

@@ -104,10 +104,12 @@ usage: tobiuo-builder verify ENGINE MODEL [options]
 Runs the engine on its device and the model, as imported and before any pass, op by op on the
 FP32 CPU reference, and compares outputs: relative L2 error and largest absolute error.
 
-      --layers               every layer, and the first that differs
+      --layers               every layer, and the first that differs (on a GPU each by itself,
+                             on the operands that it had)
       --samples N            random inputs (3)
       --seed N               of the random inputs (1)
-      --tolerance X          largest relative L2 error (1e-4)
+      --tolerance X          largest relative L2 error (fp32: 1e-4, a layer on a GPU 1e-5; fp16
+                             and tf32: 1e-2, a layer 2e-3)
       --input NAME=FILE.npy  an input instead of a random one; may repeat
       --input-shape NAME=... as at the build
       --json                 one document on stdout
@@ -312,7 +314,7 @@ fn verify_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
             Long("layers") => options.layers = true,
             Long("samples") => options.samples = parser.value()?.parse()?,
             Long("seed") => options.seed = parser.value()?.parse()?,
-            Long("tolerance") => options.tolerance = parser.value()?.parse()?,
+            Long("tolerance") => options.tolerance = Some(parser.value()?.parse()?),
             Long("input") => {
                 let text = parser.value()?.string()?;
                 let (name, path) = args::split(&text, "--input", "NAME=FILE.npy")?;
@@ -328,10 +330,14 @@ fn verify_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
             other => return Err(other.unexpected().into()),
         }
     }
-    let [model, engine] = &files[..] else {
-        return Err(Stop::Args("verify: a model and an engine are wanted".into()));
+    let [first, second] = &files[..] else {
+        return Err(Stop::Args("verify: an engine and a model are wanted".into()));
     };
-    if options.samples == 0 || options.tolerance.is_nan() || options.tolerance < 0.0 {
+    // Either order: an engine says what it is, a damaged one at least what it is not.
+    let onnx = |path: &PathBuf| path.extension().is_some_and(|e| e == "onnx");
+    let swapped = !is_engine(first)? && (is_engine(second)? || onnx(first));
+    let (engine, model) = if swapped { (second, first) } else { (first, second) };
+    if options.samples == 0 || options.tolerance.is_some_and(|t| t.is_nan() || t < 0.0) {
         return Err(Stop::Args("verify: --samples from 1 and --tolerance from 0 on".into()));
     }
     let report = verify(model, engine, &options)?;

@@ -257,6 +257,11 @@ pub(super) fn verify(r: &VerifyReport) -> String {
             let _ = writeln!(out, "  the first layer that differs is '{first}'");
         }
         p.outputs.iter().for_each(|c| comparison(&mut out, c));
+        match p.same_top1 {
+            Some(true) => out.push_str("  ok   same class on top\n"),
+            Some(false) => out.push_str("  OVER another class on top\n"),
+            None => {}
+        }
     }
     let verdict = if r.ok { "within" } else { "OVER" };
     let _ = writeln!(out, "{verdict} the tolerance of {:e}", r.tolerance);

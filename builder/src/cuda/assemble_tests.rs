@@ -1,11 +1,12 @@
 use proptest::prelude::*;
 use tobiuo_engine::{CudaArgument, CudaProgram, Plan, Program};
-use tobiuo_kernels::{Candidate, Layer, PermuteLayer};
+use tobiuo_kernels::{Argument, Candidate, Layer, PermuteLayer};
 use tobiuo_nvrtc::Compiled;
 use tobiuo_tensor::DType;
 
 use super::*;
-use crate::cuda::lower::{Buffer, Lowered, lower};
+use crate::cuda::layout::touched_by;
+use crate::cuda::lower::{Buffer, Lowered, Operand, lower};
 use crate::cuda::schedule::Slot;
 use crate::cuda::view::{BufferId, dense};
 use crate::passes::{PassOptions, optimise};
@@ -109,7 +110,7 @@ fn apart(a: &Assembled, lowering: &Lowering, schedule: &Schedule) {
     let before = order(schedule);
     let one_after_other =
         |x: &[usize], y: &[usize]| x.iter().all(|&i| y.iter().all(|&j| before[j][i]));
-    let touched = touched(lowering);
+    let touched = touched_by(lowering);
     for b in 0..lowering.buffers.len() {
         for c in 0..b {
             let (Home::Arena { offset: x }, Home::Arena { offset: y }) = (a.homes[b], a.homes[c])

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::Serialize;
 use tobiuo_engine::{CudaKey, Plan, Precision, Tactic as TacticNote};
@@ -9,7 +10,8 @@ use tobiuo_gpu::Context;
 use tobiuo_kernels::Target;
 use tobiuo_nvrtc::Nvrtc;
 
-use super::assemble::{Assembled, Memory, Parts, assemble};
+use super::assemble::{Assembled, Parts, assemble};
+use super::layout::{Layout, Memory};
 use super::lower::{LowerError, Lowering, lower};
 use super::schedule::Schedule;
 use super::sections::Sections;
@@ -22,7 +24,12 @@ use crate::options::{BuildOptions, CacheChoice, CudaOptions};
 use crate::progress::Progress;
 use crate::tactics::cubins::CubinStore;
 use crate::tactics::record::{Here, Record, RecordedPlan};
-use crate::tactics::{Chooser, Compiler, Effort, Tactic, TacticCache, Tuning, bandwidth};
+use crate::tactics::{
+    Chooser, Compiler, Effort, Tactic, TacticCache, Tuning, bandwidth, settle_once,
+};
+
+/// The part of choosing that timing the whole network takes, for the progress bar.
+const SETTLE_SHARE: f64 = 0.2;
 
 /// What a CUDA engine is made from.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +98,8 @@ pub struct CudaPlanReport {
     pub batch: usize,
     /// Sum of the layers' times, microseconds; `None` where they were not measured.
     pub estimated_us: Option<f64>,
+    /// The whole network, measured at build, microseconds.
+    pub network_us: Option<f64>,
     /// Layers that only copy.
     pub copies: usize,
     /// Streams.
@@ -226,13 +235,14 @@ pub fn make(
     };
     let limits =
         Limits { memory: options.cuda.memory_limit, asked_scratch: options.cuda.scratch_limit };
-    let fixed = fixed_memory(graphs, &lowerings, &target, limits.memory)?;
+    let fixed = fixed_memory(&lowerings, limits.memory)?;
 
     let mut sections = Sections::default();
     let (mut plans, mut reports, mut recorded) = (Vec::new(), Vec::new(), Vec::new());
     let mut tuning = Tuning::default();
     for ((batch, graph), lowering) in graphs.iter().zip(&lowerings) {
         let share = share / graphs.len() as f64;
+        let mut network_us = None;
         let parts = |tactics, schedule| Parts {
             graph,
             batch: *batch,
@@ -258,20 +268,39 @@ pub fn make(
                     scratch_limit: limits.scratch(fixed),
                     memory_limit: limits.memory,
                 };
-                let (tactics, took) = fitting(&mut chooser, &limits, fixed, &mut |chooser| {
-                    let (tactics, took) = chooser.choose(lowering, progress, share)?;
+                let (mut tactics, took) = fitting(&mut chooser, &limits, fixed, &mut |chooser| {
+                    let (tactics, took) =
+                        chooser.choose(lowering, progress, share * (1.0 - SETTLE_SHARE))?;
                     let serial = Schedule::serial(tactics.len());
-                    let scratch = super::assemble::scratch_bytes(&tactics, &serial);
+                    let limited = limits.scratch(fixed).is_some();
+                    let needs = || memory(lowering, &serial, &tactics).scratch;
+                    let scratch = if limited { needs() } else { 0 };
                     Ok((tactics, took, scratch))
                 })?;
                 tuning.add(&took);
-                let schedule = Schedule::serial(tactics.len());
+                let mut schedule = Schedule::serial(tactics.len());
+                if let (Some(context), true) = (&context, tuned) {
+                    let begun = Instant::now();
+                    progress.stage("timing the network", share * SETTLE_SHARE);
+                    let placed = settle_once(context, lowering, &tactics, &mut cache, &device_key)?;
+                    placed.take(&mut tactics);
+                    network_us = Some(placed.network_us.1);
+                    tuning.timing_seconds += begun.elapsed().as_secs_f64();
+                    // Side by side, layers need more memory.
+                    let weights = sections.weights.bytes().len() as u64;
+                    let needs = || total(&memory(lowering, &placed.schedule, &tactics));
+                    if limits.memory.is_none_or(|most| weights + needs() <= most) {
+                        schedule = placed.schedule;
+                    }
+                }
                 (tactics, schedule)
             }
         };
         let assembled = assemble(&parts(&tactics, &schedule), &mut sections)?;
         recorded.push(RecordedPlan::of(*batch, lowering, &tactics, &schedule));
-        reports.push(plan_report(*batch, lowering, &tactics, &schedule, &assembled));
+        let mut said = plan_report(*batch, lowering, &tactics, &schedule, &assembled);
+        said.network_us = network_us;
+        reports.push(said);
         plans.push(assembled.plan);
     }
     if let Some(limit) = limits.memory {
@@ -366,31 +395,15 @@ impl Limits {
 }
 
 /// Weights, arena, inputs and outputs of the largest plan: what no choice of kernels changes.
-fn fixed_memory(
-    graphs: &[(usize, Graph)],
-    lowerings: &[Lowering],
-    target: &Target,
-    limit: Option<u64>,
-) -> Result<u64, BuildError> {
+fn fixed_memory(lowerings: &[Lowering], limit: Option<u64>) -> Result<u64, BuildError> {
     let Some(limit) = limit else { return Ok(0) };
     let mut sections = Sections::default();
     let mut largest = Memory::default();
-    for ((batch, graph), lowering) in graphs.iter().zip(lowerings) {
-        lowering.constants.iter().for_each(|c| {
-            sections.weights.add(c);
-        });
-        let schedule = Schedule::serial(lowering.layers.len());
-        let parts = Parts {
-            graph,
-            batch: *batch,
-            lowering,
-            tactics: &[],
-            schedule: &schedule,
-            target,
-            keep: false,
-        };
-        let memory = super::assemble::memory(&parts);
-        if memory.arena + memory.bound > largest.arena + largest.bound {
+    for lowering in lowerings {
+        let serial = Schedule::serial(lowering.layers.len());
+        let weights = &mut sections.weights;
+        let memory = Layout::new(lowering, &serial, &[], false, weights).memory;
+        if total(&memory) > total(&largest) {
             largest = memory;
         }
     }
@@ -435,6 +448,18 @@ fn fitting<T>(
     }
 }
 
+/// Memory of one context.
+fn total(m: &Memory) -> u64 {
+    m.arena + m.scratch + m.bound
+}
+
+/// Memory of a plan with these tactics.
+fn memory(lowering: &Lowering, schedule: &Schedule, tactics: &[Tactic]) -> Memory {
+    let candidates: Vec<_> = tactics.iter().map(|t| vec![&t.candidate]).collect();
+    let mut sections = Sections::default();
+    Layout::new(lowering, schedule, &candidates, false, &mut sections.weights).memory
+}
+
 /// The numbers that were promised.
 fn check_limit(
     limit: u64,
@@ -442,9 +467,8 @@ fn check_limit(
     plans: &[CudaPlanReport],
 ) -> Result<(), BuildError> {
     let weights = sections.weights.bytes().len() as u64;
-    let of = |m: &Memory| m.arena + m.scratch + m.bound;
-    let most = plans.iter().map(|p| p.memory).max_by_key(of).unwrap_or_default();
-    let total = weights + of(&most);
+    let most = plans.iter().map(|p| p.memory).max_by_key(total).unwrap_or_default();
+    let total = weights + total(&most);
     if total <= limit {
         return Ok(());
     }
@@ -477,6 +501,7 @@ fn plan_report(
     CudaPlanReport {
         batch,
         estimated_us: times.map(|t| t.iter().sum()),
+        network_us: None,
         copies: lowering.layers.iter().filter(|l| l.op == "Copy").count(),
         streams: schedule.streams,
         memory: assembled.memory,

@@ -4,11 +4,14 @@
 //! on one stream layers follow one another in the lowering's order, across streams a layer waits
 //! for those it depends on.
 
+use serde::{Deserialize, Serialize};
+
 use super::lower::{Lowering, Operand};
 use super::view::View;
 
 /// Where a layer is launched.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Slot {
     /// The stream; 0 is the main one, on which the last layer runs.
     pub stream: usize,
@@ -17,7 +20,8 @@ pub struct Slot {
 }
 
 /// A stream for every layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// By layer.
     pub slots: Vec<Slot>,
@@ -29,6 +33,17 @@ impl Schedule {
     /// One stream for all of `layers` layers.
     pub fn serial(layers: usize) -> Schedule {
         Schedule { slots: vec![Slot::default(); layers], streams: 1 }
+    }
+
+    /// True when it is one of so many layers that could run: layers wait for earlier ones only,
+    /// and the last is on the main stream.
+    pub fn is_sound(&self, layers: usize) -> bool {
+        let fine =
+            |(i, s): (usize, &Slot)| s.stream < self.streams && s.after.iter().all(|&a| a < i);
+        self.slots.len() == layers
+            && self.streams <= layers.max(1)
+            && self.slots.iter().enumerate().all(fine)
+            && self.slots.last().is_none_or(|s| s.stream == 0)
     }
 
     /// At most `streams` streams: each layer goes where it can start first, when waiting for a

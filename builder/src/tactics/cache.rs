@@ -28,7 +28,7 @@ struct Line {
     device: String,
     /// What was measured: the hash of a kernel's source, or the name of something else.
     of: String,
-    /// For people: family and candidate.
+    /// Family and candidate, for people; of a network, what was settled.
     what: String,
     /// Microseconds, or the unit that `what` says; `None`: it does not run on this device.
     value: Option<f64>,
@@ -122,6 +122,12 @@ impl TacticCache {
     pub fn get(&self, device: &str, of: &str) -> Option<Option<f64>> {
         let at = *self.index.get(&(device.to_string(), of.to_string()))?;
         Some(self.lines[at].value)
+    }
+
+    /// What was said of a value.
+    pub fn note(&self, device: &str, of: &str) -> Option<&str> {
+        let at = *self.index.get(&(device.to_string(), of.to_string()))?;
+        Some(&self.lines[at].what)
     }
 
     /// Notes a value; one that is not finite means that it does not run.

@@ -4,13 +4,17 @@
 //! Alone, a layer finds its instructions and its input in the nearest cache and no neighbour on
 //! the multiprocessors; in the network it does not.
 
+use serde::{Deserialize, Serialize};
 use tobiuo_gpu::Context;
 
-use super::{Program, Tactic, TacticError};
+use super::choose::source_key;
+use super::{Finalist, Program, Tactic, TacticCache, TacticError};
 use crate::cuda::lower::Lowering;
 use crate::cuda::schedule::Schedule;
 
 /// What settling found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Placed {
     /// For each layer the finalist taken; 0: the fastest alone.
     pub selected: Vec<usize>,
@@ -20,6 +24,67 @@ pub struct Placed {
     pub network_us: (f64, f64),
     /// Swaps tried and kept.
     pub tried: (usize, usize),
+}
+
+impl Placed {
+    /// The tactics that were taken, the others among the finalists and runners-up.
+    pub fn take(&self, tactics: &mut [Tactic]) {
+        for (tactic, &selected) in tactics.iter_mut().zip(&self.selected) {
+            let (Some(at), Some(time_us)) = (selected.checked_sub(1), tactic.time_us) else {
+                continue;
+            };
+            let Finalist { candidate, code, time_us: other } = tactic.finalists[at].clone();
+            tactic.runners_up.retain(|(label, _)| *label != candidate.label);
+            tactic.runners_up.insert(0, (tactic.candidate.label.clone(), time_us));
+            let before = Finalist {
+                candidate: std::mem::replace(&mut tactic.candidate, candidate),
+                code: std::mem::replace(&mut tactic.code, code),
+                time_us,
+            };
+            tactic.finalists[at] = before;
+            tactic.time_us = Some(other);
+        }
+    }
+
+    fn fits(&self, tactics: &[Tactic]) -> bool {
+        let there = |(&s, t): (&usize, &Tactic)| s <= t.finalists.len();
+        self.selected.len() == tactics.len()
+            && self.selected.iter().zip(tactics).all(there)
+            && self.schedule.is_sound(tactics.len())
+    }
+}
+
+/// As [`settle`], but what an earlier build settled for the same kernels on the same device is
+/// taken from the cache.
+pub fn settle_once(
+    context: &Context,
+    lowering: &Lowering,
+    tactics: &[Tactic],
+    cache: &mut TacticCache,
+    device_key: &str,
+) -> Result<Placed, TacticError> {
+    let mut hash = blake3::Hasher::new();
+    for t in tactics {
+        for candidate in
+            std::iter::once(&t.candidate).chain(t.finalists.iter().map(|f| &f.candidate))
+        {
+            hash.update(source_key(&candidate.source).as_bytes());
+        }
+        hash.update(b"\n");
+    }
+    let name = format!("network {}", &hash.finalize().to_hex()[..32]);
+    let known = cache.note(device_key, &name);
+    if let Some(placed) = known.and_then(|text| serde_json::from_str::<Placed>(text).ok())
+        && placed.fits(tactics)
+    {
+        return Ok(placed);
+    }
+    let placed = settle(context, lowering, tactics)?;
+    if let Ok(text) = serde_json::to_string(&placed) {
+        cache.put(device_key, &name, &text, placed.network_us.1);
+        cache.save();
+    }
+    Ok(placed)
 }
 
 /// Replays of one measurement.

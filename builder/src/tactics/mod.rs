@@ -21,13 +21,14 @@ use serde::{Deserialize, Serialize};
 use tobiuo_gpu::{Context, GpuError, Launch, Module};
 use tobiuo_nvrtc::{Compiled, Nvrtc, NvrtcError};
 
+use crate::cuda::assemble::AssembleError;
 use crate::cuda::lower::Lowering;
 use tobiuo_kernels::{Candidate, ENTRY, Target};
 
 pub use cache::TacticCache;
 pub use choose::Chooser;
 pub use compile::Compiler;
-pub use in_situ::{Placed, settle};
+pub use in_situ::{Placed, settle, settle_once};
 pub use program::Program;
 
 /// How many candidates are tried.
@@ -107,6 +108,8 @@ pub enum TacticError {
     Memory(String),
     /// A tactic record does not fit this build.
     Record(String),
+    /// A mistake of the builder.
+    Assemble(AssembleError),
 }
 
 impl TacticError {
@@ -125,6 +128,7 @@ impl std::fmt::Display for TacticError {
             TacticError::Gpu(e) => write!(f, "{e}"),
             TacticError::Nvrtc(e) => write!(f, "{e}"),
             TacticError::None(what) | TacticError::Memory(what) => f.write_str(what),
+            TacticError::Assemble(e) => write!(f, "{e}"),
             TacticError::Record(what) => write!(f, "the tactic record does not fit: {what}"),
         }
     }
@@ -135,6 +139,12 @@ impl std::error::Error for TacticError {}
 impl From<GpuError> for TacticError {
     fn from(e: GpuError) -> TacticError {
         TacticError::Gpu(e)
+    }
+}
+
+impl From<AssembleError> for TacticError {
+    fn from(e: AssembleError) -> TacticError {
+        TacticError::Assemble(e)
     }
 }
 

@@ -152,11 +152,11 @@ impl RecordedPlan {
             .map(|l| Slot { stream: l.stream, after: l.after.clone() })
             .collect();
         let streams = slots.iter().map(|s| s.stream + 1).max().unwrap_or(1);
-        let backwards = |(i, s): (usize, &Slot)| s.after.iter().any(|&a| a >= i);
-        if streams > slots.len().max(1) || slots.iter().enumerate().any(backwards) {
-            return Err(TacticError::Record("a layer waits for a later one".into()));
+        let schedule = Schedule { slots, streams };
+        if !schedule.is_sound(lowering.layers.len()) {
+            return Err(TacticError::Record("its streams make no sense".into()));
         }
-        Ok((tactics, Schedule { slots, streams }))
+        Ok((tactics, schedule))
     }
 }
 

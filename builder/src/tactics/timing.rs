@@ -1,11 +1,14 @@
 //! Timing the candidates of one layer.
 
-use tobiuo_gpu::{Context, DeviceBuffer, Event, Function, GpuError, Graph, Stream};
+use tobiuo_gpu::{
+    CommandList, Context, DeviceBuffer, DeviceSlice, Event, GpuError, Graph, KernelArgument, Stream,
+};
 use tobiuo_nvrtc::Compiled;
 
 use super::{TacticError, geometry, load, target_of};
 use crate::cuda::lower::{Lowered, Lowering, Operand};
-use tobiuo_kernels::{Argument, Candidate};
+use crate::cuda::view::View;
+use tobiuo_kernels::{Argument, Candidate, Extents};
 
 /// Launches in one captured graph.
 const CHAIN: usize = 16;
@@ -14,11 +17,12 @@ const ROUNDS: usize = 7;
 /// Launches of one candidate in all.
 pub(super) const LAUNCHES: usize = CHAIN * (ROUNDS + 1);
 
-struct Timed {
-    graph: Graph,
-    // Kept alive for the graph.
-    _scratch: DeviceBuffer,
-    _function: Function,
+/// Memory of a layer that is timed alone.
+struct Memory {
+    inputs: Vec<DeviceSlice>,
+    outputs: Vec<DeviceSlice>,
+    /// Copies of the constants.
+    constants: Vec<Vec<DeviceSlice>>,
 }
 
 /// Time of each candidate in microseconds.
@@ -30,67 +34,16 @@ pub(super) fn time_candidates(
     memory_limit: Option<u64>,
 ) -> Result<Vec<f64>, TacticError> {
     let stream = Stream::new(context)?;
-    let noise = |bytes: usize| -> Result<DeviceBuffer, GpuError> {
-        let buffer = DeviceBuffer::new(context, bytes + 512)?;
-        // Small finite numbers, as f16 and as f32: 0x2c2c is 0.0653, 0x2c2c2c2c is 2.4e-12.
-        buffer.fill(0, bytes + 512, 0x2c, &stream)?;
-        Ok(buffer)
-    };
-    let mut memory = Vec::new();
-    let mut inputs = Vec::new();
-    for operand in &layer.operands {
-        match operand {
-            Operand::View(view) => {
-                let buffer = noise(lowering.buffers[view.buffer.0].bytes)?;
-                inputs.push(
-                    buffer.address() + (view.offset.max(0) as u64) * view.dtype.size() as u64,
-                );
-                memory.push(buffer);
-            }
-            Operand::Constant(c) => {
-                let buffer = noise(lowering.constants[*c].len())?;
-                buffer.write(0, &lowering.constants[*c], &stream)?;
-                inputs.push(buffer.address());
-                memory.push(buffer);
-            }
-        }
-    }
-    let mut outputs = Vec::new();
-    for view in &layer.outputs {
-        let buffer = noise(lowering.buffers[view.buffer.0].bytes)?;
-        outputs.push(buffer.address() + view.offset.max(0) as u64 * view.dtype.size() as u64);
-        memory.push(buffer);
-    }
-    // Copies of the constants, enough to be larger than the cache together.
-    let total: usize = layer.constants.iter().map(|&c| lowering.constants[c].len()).sum();
-    let l2 = context.device().l2_bytes as usize;
-    let copies = (l2 * 3 / 2).div_ceil(total.max(1)).clamp(1, CHAIN);
-    // Half of what may be used, the rest for activations and scratch memory.
-    let fit = memory_limit.map_or(CHAIN, |limit| (limit / 2 / total.max(1) as u64) as usize);
-    let copies = if total == 0 { 1 } else { copies.min(fit.max(1)) };
-    let mut constants = Vec::new();
-    for _ in 0..copies {
-        let mut set = Vec::new();
-        for &c in &layer.constants {
-            let bytes = &lowering.constants[c];
-            let buffer = noise(bytes.len())?;
-            buffer.write(0, bytes, &stream)?;
-            set.push(buffer.address());
-            memory.push(buffer);
-        }
-        constants.push(set);
-    }
-    let mut timed: Vec<Option<Timed>> = Vec::new();
+    let memory = memory(context, &stream, lowering, layer, memory_limit)?;
+    let mut timed: Vec<Option<Graph>> = Vec::new();
     for (candidate, code) in candidates {
-        timed.push(
-            match prepare(context, &stream, candidate, code, &inputs, &outputs, &constants) {
-                Ok(ready) => Some(ready),
-                Err(e) => {
-                    log::debug!("{}: {} cannot run: {e}", layer.name, candidate.label);
-                    None
-                }
-            },
-        );
+        timed.push(match prepare(context, &stream, candidate, code, &memory) {
+            Ok(ready) => Some(ready),
+            Err(e) => {
+                log::debug!("{}: {} cannot run: {e}", layer.name, candidate.label);
+                None
+            }
+        });
     }
     let (begin, end) = (Event::timed(context)?, Event::timed(context)?);
     let mut samples: Vec<Vec<f64>> = vec![Vec::new(); candidates.len()];
@@ -98,7 +51,7 @@ pub(super) fn time_candidates(
         for (ready, samples) in timed.iter_mut().zip(&mut samples) {
             let Some(ready) = ready else { continue };
             begin.record(&stream)?;
-            ready.graph.launch(&stream)?;
+            ready.launch(&stream)?;
             end.record(&stream)?;
             end.synchronize()?;
             if round > 0 {
@@ -116,40 +69,82 @@ pub(super) fn time_candidates(
         .collect())
 }
 
-#[allow(clippy::too_many_arguments)]
+fn memory(
+    context: &Context,
+    stream: &Stream,
+    lowering: &Lowering,
+    layer: &Lowered,
+    limit: Option<u64>,
+) -> Result<Memory, GpuError> {
+    let noise = |bytes: usize| -> Result<DeviceBuffer, GpuError> {
+        let buffer = DeviceBuffer::new(context, bytes)?;
+        // Small finite numbers, as f16 and as f32: 0x2c2c is 0.0653, 0x2c2c2c2c is 2.4e-12.
+        buffer.fill(0, bytes, 0x2c, stream)?;
+        Ok(buffer)
+    };
+    let filled = |bytes: &[u8], touched: usize| -> Result<DeviceSlice, GpuError> {
+        let buffer = DeviceBuffer::new(context, bytes.len())?;
+        buffer.write(0, bytes, stream)?;
+        Ok(buffer.slice(0..touched))
+    };
+    let Extents { inputs, constants, outputs } = layer.layer.extents();
+    let view = |view: &View, touched: usize| -> Result<DeviceSlice, GpuError> {
+        let first = view.offset.max(0) as usize * view.dtype.size();
+        let bytes = lowering.buffers[view.buffer.0].bytes.max(first + touched);
+        Ok(noise(bytes)?.slice(first..first + touched))
+    };
+    let operand = |(operand, &touched): (&Operand, &usize)| match operand {
+        Operand::View(v) => view(v, touched),
+        Operand::Constant(c) => filled(&lowering.constants[*c], touched),
+    };
+    // Copies of the constants, enough to be larger than the cache together.
+    let total: usize = layer.constants.iter().map(|&c| lowering.constants[c].len()).sum();
+    let l2 = context.device().l2_bytes as usize;
+    let copies = (l2 * 3 / 2).div_ceil(total.max(1)).clamp(1, CHAIN);
+    // Half of what may be used, the rest for activations and scratch memory.
+    let fit = limit.map_or(CHAIN, |limit| (limit / 2 / total.max(1) as u64) as usize);
+    let copies = if total == 0 { 1 } else { copies.min(fit.max(1)) };
+    let set = || -> Result<Vec<DeviceSlice>, GpuError> {
+        let each = layer.constants.iter().zip(&constants);
+        each.map(|(&c, &touched)| filled(&lowering.constants[c], touched)).collect()
+    };
+    Ok(Memory {
+        inputs: layer.operands.iter().zip(&inputs).map(operand).collect::<Result<_, _>>()?,
+        outputs: (layer.outputs.iter().zip(&outputs))
+            .map(|(v, &touched)| view(v, touched))
+            .collect::<Result<_, _>>()?,
+        constants: (0..copies).map(|_| set()).collect::<Result<_, _>>()?,
+    })
+}
+
+/// A chain of launches of one candidate, each with the next copy of the constants.
 fn prepare(
     context: &Context,
     stream: &Stream,
     candidate: &Candidate,
     code: &Compiled,
-    inputs: &[u64],
-    outputs: &[u64],
-    constants: &[Vec<u64>],
-) -> Result<Timed, GpuError> {
+    memory: &Memory,
+) -> Result<Graph, GpuError> {
     let (_, function) = load(context, (candidate, code))?;
     let scratch = DeviceBuffer::new(context, candidate.scratch)?;
     scratch.fill(0, candidate.zeroed, 0, stream)?;
     stream.synchronize()?;
     let launch = geometry(candidate, &target_of(context), true);
-    let graph = stream.capture(|| {
-        for i in 0..CHAIN {
-            let arguments: Vec<u64> = candidate
-                .arguments
-                .iter()
-                .map(|a| match *a {
-                    Argument::Input(k) => inputs[k],
-                    Argument::Output(k) => outputs[k],
-                    Argument::Constant(k) => constants[i % constants.len()][k],
-                    Argument::Scratch(at) => scratch.address() + at as u64,
-                    Argument::Null => 0,
-                })
-                .collect();
-            // SAFETY: the arguments are what the candidate says its kernel takes; every buffer
-            // has the size the lowering gave it and lives as long as the graph; launches of
-            // one stream follow one another.
-            unsafe { function.launch(&launch, &arguments, stream)? };
-        }
-        Ok(())
-    })?;
-    Ok(Timed { graph, _scratch: scratch, _function: function })
+    let mut list = CommandList::new(context)?;
+    for i in 0..CHAIN {
+        let constants = &memory.constants[i % memory.constants.len()];
+        let arguments: Vec<KernelArgument> = (candidate.arguments.iter())
+            .map(|a| match *a {
+                Argument::Input(k) => KernelArgument::Memory(memory.inputs[k].clone()),
+                Argument::Output(k) => KernelArgument::Memory(memory.outputs[k].clone()),
+                Argument::Constant(k) => KernelArgument::Memory(constants[k].clone()),
+                Argument::Scratch(at) => {
+                    KernelArgument::Memory(scratch.slice(at..candidate.scratch))
+                }
+                Argument::Null => KernelArgument::Null,
+            })
+            .collect();
+        list.launch(&function, launch, &arguments, 0, &[])?;
+    }
+    list.capture()
 }

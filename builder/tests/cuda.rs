@@ -1,0 +1,304 @@
+//! CUDA engines from the command line, on a machine without a GPU: the stand-in driver runs
+//! every kernel's reference.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tobiuo_standin::Standin;
+
+fn model(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)
+}
+
+/// A folder for engines and caches, and the machine.
+struct Place {
+    folder: TempDir,
+    machine: Standin,
+}
+
+impl Place {
+    fn new(machine: Standin) -> Place {
+        Place { folder: tempfile::tempdir().unwrap(), machine }
+    }
+
+    fn on(self, machine: Standin) -> Place {
+        Place { machine, ..self }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_string()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.machine.command(env!("CARGO_BIN_EXE_tobiuo-builder"));
+        // Not the user's own cache.
+        command.env("XDG_CACHE_HOME", self.folder.path().join("cache"));
+        command.args(arguments).output().unwrap()
+    }
+
+    fn ends(&self, status: i32, arguments: &[&str]) -> String {
+        let out = self.run(arguments);
+        let words = String::from_utf8_lossy(&out.stderr).into_owned()
+            + &String::from_utf8_lossy(&out.stdout);
+        assert_eq!(out.status.code(), Some(status), "{arguments:?}: {words}");
+        words
+    }
+
+    /// Builds a model into `engine`; the report.
+    fn build(&self, name: &str, engine: &str, more: &[&str]) -> Value {
+        let (m, e) = (model(name), self.path(engine));
+        let fixed = ["build", m.to_str().unwrap(), "-o", &e, "--json", "-q"];
+        let out = self.run(&[&fixed, more].concat());
+        let words = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{more:?}: {words}");
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {words}"))
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.folder.path()).unwrap();
+        let mut out: Vec<String> =
+            names.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+        out.sort();
+        out
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value}"))
+}
+
+#[test]
+fn kernels_are_timed_once_and_engines_verify() {
+    let place = Place::new(Standin::new());
+    let first = place.build("detector.onnx", "a.tobiuo", &["--batch", "1,2"]);
+    assert!(first["device"].as_str().unwrap().starts_with("cuda:0 ("), "{first}");
+    assert!(first["device_why"].as_str().unwrap().contains("first GPU"), "{first}");
+    assert_eq!(first["precision"], "fp16");
+    let cuda = &first["cuda"];
+    assert_eq!(cuda["device"]["tuned"], true);
+    assert_eq!(cuda["device"]["sm"], 87);
+    let tuning = &cuda["tuning"];
+    assert!(number(&tuning["timed"]) > 10 && number(&tuning["compiled"]) > 10, "{tuning}");
+    assert_eq!(number(&tuning["timed_before"]), 0);
+    let plans = cuda["plans"].as_array().unwrap();
+    assert_eq!(plans.len(), 2);
+    for plan in plans {
+        assert!(plan["estimated_us"].as_f64().unwrap() > 0.0);
+        assert!(plan["network_us"].as_f64().unwrap() > 0.0);
+        for layer in plan["layers"].as_array().unwrap() {
+            assert!(number(&layer["tactic"]["nanoseconds"]) > 0, "{layer}");
+            assert!(!layer["tactic"]["label"].as_str().unwrap().is_empty());
+        }
+    }
+    let many = |l: &&Value| !l["tactic"]["runners_up"].as_array().unwrap().is_empty();
+    assert!(plans[0]["layers"].as_array().unwrap().iter().any(|l| many(&l)));
+    assert!(Path::new(&place.path("cache/tobiuo/tactics.jsonl")).exists());
+
+    // The cache knows all of it: the same engine, and nothing measured.
+    let second = place.build("detector.onnx", "b.tobiuo", &["--batch", "1,2"]);
+    let tuning = &second["cuda"]["tuning"];
+    assert_eq!((number(&tuning["timed"]), number(&tuning["compiled"])), (0, 0), "{tuning}");
+    assert!(number(&tuning["timed_before"]) > 10);
+    assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "another engine from the cache");
+    // And the engine that is there is what it would make.
+    let third = place.build("detector.onnx", "b.tobiuo", &["--batch", "1,2"]);
+    assert_eq!(third["reused"], true);
+    assert_eq!(place.build("detector.onnx", "b.tobiuo", &[])["reused"], false);
+    let fp32 = place.build("detector.onnx", "b.tobiuo", &["-m", "fp32", "-g", "0"]);
+    assert_eq!((&fp32["reused"], &fp32["precision"]), (&Value::Bool(false), &"fp32".into()));
+
+    let m = model("detector.onnx");
+    for engine in ["a.tobiuo", "b.tobiuo"] {
+        let e = place.path(engine);
+        let verify = ["verify", &e, m.to_str().unwrap(), "--layers", "--samples", "1", "--json"];
+        let found: Value = serde_json::from_str(&place.ends(0, &verify)).unwrap();
+        assert_eq!(found["ok"], true, "{found}");
+        let plan = &found["plans"][0];
+        assert!(plan["layers"].as_array().unwrap().len() >= 8, "{plan}");
+        assert!(plan["first_difference"].is_null());
+    }
+    assert_eq!(place.files(), ["a.tobiuo", "b.tobiuo", "cache"]);
+}
+
+#[test]
+fn records_give_the_same_engine() {
+    let place = Place::new(Standin::new());
+    let record = place.path("r.json");
+    place.build("classifier.onnx", "a.tobiuo", &["--record", &record, "--tactic-cache", "none"]);
+    let replayed = ["--replay", &record, "--tactic-cache", "none"];
+    let report = place.build("classifier.onnx", "b.tobiuo", &replayed);
+    assert_eq!(number(&report["cuda"]["tuning"]["timed"]), 0);
+    assert_eq!(report["cuda"]["device"]["tuned"], true);
+    assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "replayed");
+    assert_eq!(place.files(), ["a.tobiuo", "b.tobiuo", "r.json"], "no cache was wanted");
+
+    let (m, c) = (model("detector.onnx"), model("classifier.onnx"));
+    let (m, c, e) = (m.to_str().unwrap(), c.to_str().unwrap(), place.path("x.tobiuo"));
+    let with = |m: &str, more: &[&str]| {
+        let begin = ["build", m, "-o", &e, "--replay", &record];
+        [&begin, more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
+    };
+    fn strs(list: &[String]) -> Vec<&str> {
+        list.iter().map(String::as_str).collect()
+    }
+    let said = place.ends(2, &strs(&with(m, &[])));
+    assert!(said.contains("model: recorded"), "{said}");
+    let said = place.ends(2, &strs(&with(c, &["--precision", "fp32"])));
+    assert!(said.contains("precision: recorded fp16, here fp32"), "{said}");
+    let said = place.ends(2, &strs(&with(c, &["--batch", "1,2"])));
+    assert!(said.contains("batch sizes"), "{said}");
+
+    // Damage: an error, never an engine.
+    let good = std::fs::read_to_string(&record).unwrap();
+    for (bad, status) in [
+        ("", 4),
+        ("{}", 4),
+        ("[1]", 4),
+        (&good[..good.len() / 2], 4),
+        (&good.replacen("\"format\": 1", "\"format\": 2", 1), 4),
+        (&good.replace("\"source\": \"", "\"source\": \"0"), 2),
+        (&good.replace("\"stream\": 0", "\"stream\": 7000000000"), 2),
+    ] {
+        std::fs::write(&record, bad).unwrap();
+        let said = place.ends(status, &strs(&with(c, &[])));
+        assert!(said.contains("record"), "{said}");
+    }
+    std::fs::write(&record, good).unwrap();
+    let other = strs(&with(c, &[])).iter().map(|s| s.to_string()).collect::<Vec<_>>();
+    let place = place.on(Standin::new().device("h200"));
+    let said = place.ends(3, &strs(&other));
+    assert!(said.contains("architecture: recorded sm_87, here sm_90"), "{said}");
+
+    // The architecture alone, without driver and device.
+    let place = place.on(Standin::new().without_driver());
+    place.build("classifier.onnx", "b.tobiuo", &["--device", "sm_87", "--replay", &record]);
+    assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "replayed without the device");
+    assert!(!place.files().contains(&"x.tobiuo".to_string()));
+}
+
+#[test]
+fn without_the_device_engines_are_untuned_and_say_so() {
+    let place = Place::new(Standin::new().without_driver());
+    let report = place.build("detector.onnx", "a.tobiuo", &["--device", "sm_87"]);
+    let device = &report["cuda"]["device"];
+    assert_eq!((&device["tuned"], &device["sm"]), (&Value::Bool(false), &87.into()));
+    assert_eq!(report["device"], "sm_87");
+    assert!(report["cuda"]["plans"][0]["estimated_us"].is_null());
+    let again = place.build("detector.onnx", "b.tobiuo", &["--device", "sm_87"]);
+    assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "{again}");
+    let m = model("detector.onnx");
+    let m = m.to_str().unwrap();
+    let e = place.path("c.tobiuo");
+    let said = place.ends(0, &["build", m, "-o", &e, "--device", "sm_72"]);
+    assert!(said.contains("UNTUNED") && said.contains("not by timing"), "{said}");
+    // Without the option there is the CPU.
+    let said = place.ends(0, &["build", m, "-o", &e]);
+    assert!(said.contains("for cpu") && said.contains("no GPU can be used"), "{said}");
+    let said = place.ends(5, &["build", m, "-o", &e, "--device", "cuda"]);
+    assert!(said.contains("libcuda.so.1") && said.contains("--device cpu"), "{said}");
+    let said = place.ends(2, &["build", m, "-o", &e, "--record", &place.path("r")]);
+    assert!(said.contains("for CUDA engines"), "{said}");
+    let said = place.ends(5, &["build", m, "-o", &e, "--device", "sm_42"]);
+    assert!(said.contains("sm_72, sm_87, sm_90, sm_110"), "{said}");
+    // An untuned engine runs on a device of its kind, a tuned build is another engine.
+    let place = place.on(Standin::new());
+    place.ends(0, &["verify", &place.path("a.tobiuo"), m, "--samples", "1"]);
+    let tuned = place.build("detector.onnx", "a.tobiuo", &["--device", "sm_87"]);
+    assert_eq!(tuned["reused"], false);
+    assert_eq!(tuned["cuda"]["device"]["tuned"], true);
+    let fast = place.build("detector.onnx", "a.tobiuo", &["--effort", "fast"]);
+    assert_eq!(fast["cuda"]["device"]["tuned"], false);
+    assert_eq!(number(&fast["cuda"]["tuning"]["timed"]), 0);
+}
+
+#[test]
+fn a_missing_or_unfit_compiler_is_named() {
+    let m = model("detector.onnx");
+    let m = m.to_str().unwrap();
+    let place = Place::new(Standin::new().without_nvrtc());
+    let e = place.path("a.tobiuo");
+    let said = place.ends(5, &["build", m, "-o", &e]);
+    assert!(said.contains("NVRTC"), "{said}");
+    // NVRTC 12.6 does not know Thor.
+    let place = Place::new(Standin::new().without_driver());
+    let e = place.path("a.tobiuo");
+    let said = place.ends(5, &["build", m, "-o", &e, "--device", "sm_110"]);
+    assert!(said.contains("NVRTC 13") && said.contains("sm_110"), "{said}");
+    assert_eq!(place.files().iter().filter(|f| f.as_str() != "cache").count(), 0);
+}
+
+#[test]
+fn memory_has_a_limit() {
+    let place = Place::new(Standin::new());
+    let m = model("detector.onnx");
+    let m = m.to_str().unwrap();
+    let e = place.path("a.tobiuo");
+    let report = place.build("detector.onnx", "a.tobiuo", &["--memory-limit", "64M"]);
+    let cuda = &report["cuda"];
+    let memory = &cuda["plans"][0]["memory"];
+    let needs: u64 = ["arena", "scratch", "bound"].iter().map(|k| number(&memory[*k])).sum();
+    let needs = needs + number(&cuda["weights"]);
+    // Exactly what it takes is enough, with no scratch memory or with it.
+    let limit = needs.to_string();
+    place.build("detector.onnx", "a.tobiuo", &["--memory-limit", &limit]);
+    let without = needs - number(&memory["scratch"]);
+    let least = place.build("detector.onnx", "a.tobiuo", &["--memory-limit", &without.to_string()]);
+    assert_eq!(number(&least["cuda"]["plans"][0]["memory"]["scratch"]), 0);
+    std::fs::remove_file(&e).unwrap();
+    let less = (without - 1).to_string();
+    let said = place.ends(8, &["build", m, "-o", &e, "--memory-limit", &less]);
+    assert!(said.contains(&without.to_string()) && said.contains(&less), "{said}");
+    assert!(!Path::new(&e).exists());
+    for bad in ["0", "many", "-1G"] {
+        let said = place.ends(2, &["build", m, "-o", &e, "--memory-limit", bad]);
+        assert!(said.contains("512M"), "{said}");
+    }
+    let workspace = place.build("detector.onnx", "a.tobiuo", &["-w", "1"]);
+    assert_eq!(workspace["reused"], false);
+}
+
+#[test]
+fn a_named_cache_is_used_or_is_an_error() {
+    let place = Place::new(Standin::new());
+    let cache = place.path("mine/times.jsonl");
+    let with = ["--tactic-cache", cache.as_str(), "--effort", "default"];
+    place.build("classifier.onnx", "a.tobiuo", &with);
+    assert!(Path::new(&place.path("mine/times.cubins")).is_dir());
+    // Lines that make no sense are a warning, and measured again.
+    let text = std::fs::read_to_string(&cache).unwrap();
+    let (kept, _) = text.split_at(text.len() / 2);
+    std::fs::write(&cache, kept).unwrap();
+    let m = model("classifier.onnx");
+    let m = m.to_str().unwrap();
+    let e = place.path("b.tobiuo");
+    let said = place.ends(0, &[&["build", m, "-o", &e][..], &with].concat());
+    assert!(said.contains("times.jsonl") && said.contains("make no sense"), "{said}");
+    let report = place.build("classifier.onnx", "c.tobiuo", &with);
+    assert_eq!(number(&report["cuda"]["tuning"]["timed"]), 0);
+    // A folder is no file.
+    std::fs::create_dir(place.path("folder")).unwrap();
+    let said = place.ends(1, &["build", m, "-o", &e, "--tactic-cache", &place.path("folder")]);
+    assert!(said.contains("folder"), "{said}");
+    assert!(place.ends(2, &["build", m, "-o", &e, "--effort", "mad"]).contains("default"));
+}
+
+#[test]
+fn the_device_is_checked_when_an_engine_is_verified() {
+    let place = Place::new(Standin::new());
+    place.build("classifier.onnx", "a.tobiuo", &[]);
+    let (m, e) = (model("classifier.onnx"), place.path("a.tobiuo"));
+    let verify = ["verify", &e, m.to_str().unwrap()];
+    let found = place.ends(0, &verify);
+    assert!(found.contains("same class on top"), "{found}");
+    let h200 = place.on(Standin::new().device("h200"));
+    let said = h200.ends(3, &verify);
+    assert!(said.contains("compute capability"), "{said}");
+    let none = h200.on(Standin::new().without_driver());
+    none.ends(5, &verify);
+}
