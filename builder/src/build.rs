@@ -131,6 +131,10 @@ pub fn build_cached(
     job.finish(progress, graphs).map(Cached::Built)
 }
 
+/// What an engine says whose kernels were not timed.
+const UNTUNED: &str = "untuned: kernels were chosen by the cost model, not by timing them on the \
+                       device; build on the device for a faster engine";
+
 /// Shares of a build's time, of 1.
 struct Shares {
     import: f64,
@@ -407,6 +411,8 @@ impl<'a> Job<'a> {
                     model: &metadata.model,
                     model_hash: &model_hash,
                     described: &self.described(),
+                    task: metadata.task.as_ref().unwrap_or(&Task::Tensors),
+                    preprocess: metadata.preprocess.as_ref(),
                 };
                 let mut made = make(&request, &optimised, progress, self.shares().plan)?;
                 Planned {
@@ -417,6 +423,10 @@ impl<'a> Job<'a> {
                 }
             }
         };
+        let mut notes = metadata.notes.clone();
+        if matches!(&planned.key, DeviceKey::Cuda(key) if !key.tuned) {
+            notes.push(UNTUNED.into());
+        }
         let task = metadata.task.clone().unwrap_or(Task::Tensors);
         let manifest = Manifest {
             builder: VERSION.into(),
@@ -433,7 +443,7 @@ impl<'a> Job<'a> {
                     Content::Cpu(_) => self.described(),
                 },
                 passes: passes.clone(),
-                notes: metadata.notes.clone(),
+                notes,
             },
             inputs: inputs.clone(),
             outputs: outputs.clone(),

@@ -14,8 +14,10 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// On a machine without a GPU, or with the GPU hidden.
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tobiuo-builder")).args(arguments).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tobiuo-builder"));
+    command.env("CUDA_VISIBLE_DEVICES", "").args(arguments).output().unwrap()
 }
 
 fn words(out: &Output) -> String {
@@ -117,7 +119,7 @@ fn chainer_trt_flags_are_known() {
     ends(0, &["build", "-i", text(&m), "-o", e, "-m", "fp32", "-b", "2", "-w", "4"]);
     let found = json(&["verify", text(&m), e, "--json"]);
     assert_eq!(found["plans"][0]["batch"], 2);
-    assert!(ends(5, &["build", "-i", text(&m), "-o", e, "-g", "0"]).contains("CPU device only"));
+    assert!(ends(5, &["build", "-i", text(&m), "-o", e, "-g", "0"]).contains("device cuda:0"));
 }
 
 #[test]
@@ -257,9 +259,23 @@ fn wrong_arguments_are_refused_before_any_work() {
         (2, &["build", m, "-o", "/nowhere/x.tobiuo"], "does not exist"),
         (2, &["build", m, "-o", here], "directory"),
         (2, &["build", m, "-o", m], "overwrite the model"),
-        (5, &["build", m, "-o", e, "--device", "cuda"], "CPU device only"),
-        (2, &["build", m, "-o", e, "--precision", "int8"], "fp32 only"),
-        (2, &["build", m, "-o", e, "--precision", "fp7"], "fp32 is wanted"),
+        (5, &["build", m, "-o", e, "--device", "cuda"], "--device cpu"),
+        (5, &["build", m, "-o", e, "--device", "cuda:3"], "cuda:3"),
+        (5, &["build", m, "-o", e, "--device", "sm_61"], "sm_72, sm_87, sm_90, sm_110"),
+        (2, &["build", m, "-o", e, "--device", "tpu"], "sm_87"),
+        (2, &["build", m, "-o", e, "-g", "first"], "number"),
+        (2, &["build", m, "-o", e, "--precision", "int8"], "fp16 only"),
+        (2, &["build", m, "-o", e, "--precision", "fp7"], "fp16 is wanted"),
+        (2, &["build", m, "-o", e, "--device", "cpu", "-m", "fp16"], "fp32 only"),
+        (2, &["build", m, "-o", e, "-m", "tf32"], "fp32 only"),
+        (2, &["build", m, "-o", e, "--device", "sm_72", "-m", "tf32"], "8.0"),
+        (2, &["build", m, "-o", e, "--effort", "some"], "default"),
+        (2, &["build", m, "-o", e, "--memory-limit", "big"], "1.5G"),
+        (2, &["build", m, "-o", e, "--memory-limit", "1G"], "for CUDA engines"),
+        (2, &["build", m, "-o", e, "--record", "r.json"], "for CUDA engines"),
+        (2, &["build", m, "-o", e, "--record", m], "model or the engine"),
+        (2, &["build", m, "-o", e, "--device", "sm_87", "--replay", "/nowhere/r"], "/nowhere/r"),
+        (2, &["build", m, "-o", e, "-w", "x"], "--workspace"),
         (2, &["build", m, "-o", e, "--batch", "0"], "--batch"),
         (2, &["build", m, "-o", e, "--batch", "1,x"], "--batch"),
         (2, &["build", m, "-o", e, "--batch", "4"], "batch"),
@@ -267,6 +283,7 @@ fn wrong_arguments_are_refused_before_any_work() {
         (2, &["check"], "no model"),
         (2, &["verify", m], "an engine"),
         (2, &["verify", m, e], "net.tobiuo"),
+        (2, &["verify", e, m], "net.tobiuo"),
         (2, &["draw", m, "-o", "graph.bmp"], ".svg"),
     ];
     for (status, arguments, wanted) in cases {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use tobiuo_engine::{CudaKey, Plan, Precision, Tactic as TacticNote};
+use tobiuo_engine::{CudaKey, Plan, Precision, Preprocess, Tactic as TacticNote, Task};
 use tobiuo_gpu::Context;
 use tobiuo_kernels::Target;
 use tobiuo_nvrtc::Nvrtc;
@@ -46,6 +46,10 @@ pub struct Request<'a> {
     pub model_hash: &'a str,
     /// The options that shape the engine, as one line.
     pub described: &'a str,
+    /// What the outputs mean.
+    pub task: &'a Task,
+    /// How frames become the image input.
+    pub preprocess: Option<&'a Preprocess>,
 }
 
 /// What a CUDA engine holds.
