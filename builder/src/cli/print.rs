@@ -128,10 +128,13 @@ fn cuda(c: &CudaReport) {
     }
     for p in &c.plans {
         let m = &p.memory;
-        let time = match p.estimated_us {
-            Some(us) => format!(", layers {us:.0} us in all"),
+        let mut time = match p.network_us {
+            Some(us) => format!(", {us:.1} us measured"),
             None => String::new(),
         };
+        if let Some(us) = p.estimated_us {
+            let _ = write!(time, ", layers alone {us:.1} us in all");
+        }
         let streams = if p.streams > 1 { format!(" on {} streams", p.streams) } else { "".into() };
         eprintln!(
             "  batch {:<3}{} launches{streams} ({} copies){time}; device memory: weights {}, arena \

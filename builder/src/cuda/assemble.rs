@@ -6,7 +6,9 @@ use std::fmt;
 use tobiuo_engine::{CudaLaunch, CudaModule, CudaProgram, Place, Plan, Program, TensorDesc};
 use tobiuo_kernels::{ENTRY, Target};
 
-use super::layout::{Home, Layout, Memory};
+pub use super::layout::{Home, Memory};
+
+use super::layout::Layout;
 use super::lower::Lowering;
 use super::schedule::Schedule;
 use super::sections::Sections;

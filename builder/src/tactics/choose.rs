@@ -258,7 +258,6 @@ impl Chooser<'_> {
         }
         // The share of each half by what it will take: one kernel tells how long others do.
         let begun = Instant::now();
-        progress.stage("compiling kernels", 0.0);
         if let Some(&(d, c)) = work.first() {
             let candidate = &distinct[d].candidates[c];
             let _ = self.compiler.compile((&candidate.source, candidate.specific), self.target.sm);
