@@ -172,8 +172,11 @@ impl Api {
             35 | 803 => GpuErrorKind::OldDriver,
             // Device code that this device cannot take, or without the kernel.
             200 | 209 | 218 | 222 | 500 => GpuErrorKind::BadCode,
-            // Faults after which every call of the context fails.
-            214 | 219 | 700 | 702 | 709 | 710 | 714..=719 | 46 | 226 => GpuErrorKind::ContextLost,
+            // Faults after which every call of the context fails; 999 is what is left of a device
+            // that fell off the bus.
+            214 | 219 | 700 | 702 | 709 | 710 | 714..=719 | 46 | 226 | 999 => {
+                GpuErrorKind::ContextLost
+            }
             _ => GpuErrorKind::Driver,
         };
         let name = self.text(self.error_name, status);
