@@ -5,6 +5,7 @@ use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
+use super::general_conv::{GeneralConvLayer, WeightOrder};
 use super::reference::{activate, load, load_at, reach, store};
 use super::window::Windows;
 use super::{Argument, Candidate, Extents, Family, Target};
@@ -127,6 +128,11 @@ impl Family for ConvLayer {
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
+        if target.sm < 80 {
+            // Neither cp.async nor f16 products of depth 16: f32 products of the same weights.
+            let order = WeightOrder::FilterFirst { pitch: self.weight_pitch() };
+            return self.as_general().ordered_candidates(order, target);
+        }
         let depth = self.kernel[0] * self.kernel[1] * self.channels;
         let mut out = Vec::new();
         let specific = if target.sm == 90 { WARPGROUP_TILES } else { &[] };
@@ -202,6 +208,31 @@ impl Family for ConvLayer {
 }
 
 impl ConvLayer {
+    fn as_general(&self) -> GeneralConvLayer {
+        GeneralConvLayer {
+            dtype: DType::F16,
+            tf32: false,
+            transposed: false,
+            batch: self.batch,
+            input: self.input,
+            output: self.output,
+            groups: 1,
+            channels: self.channels,
+            x_pitch: self.x_pitch,
+            filters: self.filters,
+            filters_stored: self.filters_stored,
+            y_pitch: self.y_pitch,
+            kernel: self.kernel,
+            strides: self.strides,
+            pads: self.pads,
+            dilations: self.dilations,
+            weights_given: false,
+            bias_given: false,
+            residual_pitch: self.residual_pitch,
+            activation: self.activation,
+        }
+    }
+
     fn windows(&self) -> Windows {
         Windows {
             input: self.input,

@@ -171,6 +171,11 @@ impl Lower<'_> {
         if dtype == DType::F32 { self.dtype } else { dtype }
     }
 
+    /// Products of f32 may be computed in TF32.
+    fn tf32(&self) -> bool {
+        self.precision == Precision::Tf32
+    }
+
     fn new_buffer(&mut self, bytes: usize) -> BufferId {
         self.out.buffers.push(Buffer { bytes, pinned: false });
         BufferId(self.out.buffers.len() - 1)
@@ -367,7 +372,9 @@ impl Lower<'_> {
     fn node(&mut self, node: &Node) -> Done<()> {
         match &node.op {
             Op::Conv(conv) => self.conv(node, conv),
+            Op::ConvTranspose(conv) => self.conv_transpose(node, conv),
             Op::Gemm(gemm) => self.gemm(node, gemm),
+            Op::MatMul => self.matmul(node),
             Op::Pool(pool) => self.pool(node, pool),
             Op::Reduce { kind, axes, keep_dims } => self.reduce(node, *kind, axes, *keep_dims),
             Op::Activation(a) => self.activation(node, *a),
@@ -395,5 +402,7 @@ impl Lower<'_> {
     }
 }
 
+#[cfg(test)]
+mod product_tests;
 #[cfg(test)]
 mod tests;

@@ -63,6 +63,26 @@ pub fn depthwise_weights(
     floats(all, dtype)
 }
 
+/// Weights in the order of the general convolution: for each of `groups` and `taps` and
+/// `channels` a row of `filters` padded with zeros to `pitch`; `at` gives the weight of a group,
+/// tap, channel and filter.
+pub fn depth_first(
+    [groups, taps, channels, filters]: [usize; 4],
+    pitch: usize,
+    dtype: DType,
+    at: impl Fn(usize, usize, usize, usize) -> f32,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(groups * taps * channels * pitch * dtype.size());
+    for row in 0..groups * taps * channels {
+        let (g, t, c) = (row / channels / taps, row / channels % taps, row % channels);
+        out.extend(floats(
+            (0..pitch).map(|f| if f < filters { at(g, t, c, f) } else { 0.0 }),
+            dtype,
+        ));
+    }
+    out
+}
+
 /// A matrix `[rows, depth]` with rows padded to `pitch`, columns taken in the order `order`
 /// where given.
 pub fn matrix(

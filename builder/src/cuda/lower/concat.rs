@@ -96,6 +96,7 @@ fn makes_picture(graph: &Graph, producers: &HashMap<ValueId, usize>, value: Valu
     matches!(
         graph.nodes[p].op,
         Op::Conv(_)
+            | Op::ConvTranspose(_)
             | Op::Pool(_)
             | Op::Activation(_)
             | Op::Binary { .. }
