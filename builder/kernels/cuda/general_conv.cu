@@ -54,7 +54,7 @@ struct Pixels {
   }
   __device__ __forceinline__ void start(S* to, int step, int end) {
     int k = step * BK + (int)threadIdx.x % CHUNKS * VEC, c = k % CG, tap = k / CG;
-    int across = TRANSPOSED ? taps.columns : KW, r = tap / across, s = tap % across;
+    int across = TRANSPOSED ? max(taps.columns, 1) : KW, r = tap / across, s = tap % across;
     int down = r * ROW_STEP, right = s * COLUMN_STEP, offset = (down * IW + right) * LDX + c;
     bool in = step < end && k < (TRANSPOSED ? taps.rows * taps.columns * CG : KH * KW * CG);
 #pragma unroll
