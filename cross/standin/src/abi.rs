@@ -124,7 +124,7 @@ functions! {
         let id = d.retain(device);
         context.put(id)
     };
-    Switch fn cuDevicePrimaryCtxRelease_v2(device: c_int) |d, _| {
+    Leave fn cuDevicePrimaryCtxRelease_v2(device: c_int) |d, _| {
         let device = d.device(device)?;
         d.release(device)
     };

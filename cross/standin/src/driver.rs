@@ -98,6 +98,8 @@ pub(crate) enum Needs {
     Driver,
     /// Makes a context current, or asks for it.
     Switch,
+    /// Gives a context back: done even when it returns an error.
+    Leave,
     /// Uses the current context.
     Context,
     /// As `Context`, and not allowed on a thread that captures.
@@ -231,7 +233,7 @@ impl Driver {
             if is_sticky(code) && on_device {
                 self.fault(current, code);
             }
-            if !release {
+            if !release && needs != Needs::Leave {
                 return Err(code);
             }
         }
