@@ -1,0 +1,44 @@
+//! The layers that models are lowered to, each distinct one once, as lines of JSON: what the
+//! kernels' compile checks and `gpu-check --layers` read.
+//!
+//! usage: layers fp32|tf32|fp16 MODEL.onnx ...
+//!
+//! `builder/kernels/tests/data/six_networks.jsonl` is made by
+//! `python3 bench/models.py DIR`, then
+//! `cargo run --release -p tobiuo-builder --example layers -- fp16 DIR/resnet50.onnx DIR/vgg16.onnx
+//! DIR/googlenet.onnx DIR/yolov2.onnx DIR/yolov8n.onnx DIR/mobilenetv2.onnx`; its `_fp32` sibling
+//! likewise. Weights do not matter, shapes do.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::path::Path;
+
+use tobiuo_builder::cuda::lower::lower;
+use tobiuo_builder::import::{ImportOptions, import};
+use tobiuo_builder::passes::{PassOptions, optimise};
+use tobiuo_engine::Precision;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let precision = match arguments.next().as_deref() {
+        Some("fp32") => Precision::Fp32,
+        Some("tf32") => Precision::Tf32,
+        Some("fp16") => Precision::Fp16,
+        _ => return Err("usage: layers fp32|tf32|fp16 MODEL.onnx ...".into()),
+    };
+    let mut seen = HashSet::new();
+    for model in arguments {
+        let path = Path::new(&model);
+        let graph = import(path, &ImportOptions::default())?;
+        let options = PassOptions { with: vec!["merge-siblings".into()], ..PassOptions::default() };
+        let (graph, _) = optimise(graph, &options, &mut |_| {})?;
+        let network = path.file_stem().map(|s| s.to_string_lossy().into_owned());
+        for lowered in lower(&graph, precision)?.layers {
+            let layer = serde_json::to_value(&lowered.layer)?;
+            if seen.insert(layer.to_string()) {
+                println!("{}", serde_json::json!({ "network": network, "layer": layer }));
+            }
+        }
+    }
+    Ok(())
+}
