@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::driver::{Driver, Event, EventState, Function, Graph, Instance, Module, Needs, call};
 use crate::elf;
-use crate::kernel::Kernel;
+use crate::kernel::{Geometry, Kernel};
 use crate::memory::Kind;
 use crate::queue::{Executable, Launch, Stream, Work};
 use crate::status::*;
@@ -434,7 +434,7 @@ functions! {
     Context fn cuFuncGetAttribute(value: Out<c_int>, which: c_int, function: u64) |d, _| {
         let function = d.function(function)?;
         value.put(match which {
-            0 => function.kernel.note.block.iter().product::<u32>() as c_int,
+            0 => function.kernel.geometry().block.iter().product::<u32>() as c_int,
             1..=3 => 0,
             4 => 40,
             5 | 6 => 90,
@@ -566,13 +566,13 @@ fn load_module(
     module.put(handle)
 }
 
-type Geometry = ([c_uint; 3], [c_uint; 3], c_uint);
+type Shape = ([c_uint; 3], [c_uint; 3], c_uint);
 
 fn launch(
     d: &mut Driver,
     current: u64,
     function: u64,
-    (grid, block, shared): Geometry,
+    (grid, block, shared): Shape,
     stream: u64,
     arguments: &In<*const u64>,
 ) -> Result<(), Status> {
@@ -590,16 +590,16 @@ fn launch(
     if none || large || shared as c_int > max_shared {
         return Err(INVALID_VALUE);
     }
-    let note = &kernel.note;
-    if note.grid.is_some_and(|g| g != grid) || note.block != block || note.shared != shared {
+    let wanted = kernel.geometry();
+    let given = Geometry { grid: wanted.grid.map(|_| grid), block, shared };
+    if given != wanted {
         d.ledger.problem(format!(
-            "kernel '{}' wants grid {:?}, block {:?}, {} bytes of shared memory, and is launched \
-             with {grid:?}, {block:?}, {shared}",
-            kernel.name, note.grid, note.block, note.shared
+            "kernel '{}' wants {wanted:?}, and is launched with {given:?}",
+            kernel.name
         ));
         return Err(INVALID_VALUE);
     }
-    let values = (0..note.arguments.len())
+    let values = (0..kernel.arguments())
         .map(|i| In(arguments.get(i)?).get(0))
         .collect::<Result<Vec<u64>, Status>>()?;
     d.submit(stream, Work::Kernel(Launch { kernel, module, values }))

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use tobiuo_kernels::vision::{DeviceMemory, VISION_MARK, VisionModule};
 use tobiuo_kernels::{Argument, Extents, LAUNCH_MARK, LAYER_MARK, LaunchNote, Layer};
 
 use crate::memory::Memory;
@@ -11,11 +12,111 @@ use crate::status::{ILLEGAL_ADDRESS, LAUNCH_FAILED, Status};
 /// A kernel of a module.
 pub(crate) struct Kernel {
     pub name: String,
-    pub note: LaunchNote,
-    layer: Layer,
-    extents: Extents,
     /// Virtual microseconds of one run.
     pub cost: f64,
+    kind: Kind,
+}
+
+enum Kind {
+    Layer(Box<LayerKernel>),
+    Vision { module: Box<VisionModule>, geometry: Geometry, arguments: usize },
+}
+
+/// How a kernel wants to be launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub grid: Option<[u32; 3]>,
+    pub block: [u32; 3],
+    pub shared: u32,
+}
+
+impl Kernel {
+    /// Finds a kernel in a source: its name as a word in front of a parenthesis or at the end of
+    /// a `#define`; the layer is the last one marked before it. `None`: no such kernel.
+    pub fn find(source: &str, name: &str) -> Option<Result<Kernel, String>> {
+        let at = definition(source, name)?;
+        let kind = match source.rfind(VISION_MARK) {
+            Some(mark) => Kernel::vision(&source[mark..], name),
+            None => LayerKernel::parse(source, at, name).map(|l| Kind::Layer(Box::new(l))),
+        };
+        let bytes = match &kind {
+            Ok(Kind::Layer(l)) => l.bytes(),
+            _ => 1 << 20,
+        };
+        // Differs between candidates, so that timing them chooses one; the same in every run.
+        let spread = source.bytes().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let cost = 2.0 + bytes as f64 / 1e5 + f64::from(spread % 997) / 997.0;
+        Some(kind.map(|kind| Kernel { name: name.into(), cost, kind }))
+    }
+
+    fn vision(source: &str, name: &str) -> Result<Kind, String> {
+        let module = VisionModule::of_source(source)
+            .ok_or_else(|| format!("kernel '{name}': its module is not read"))?;
+        let kernels =
+            [Some(module.upload()), Some(module.preprocess()), module.decode(), module.select()];
+        let kernel = kernels.into_iter().flatten().find(|k| k.function == name);
+        let kernel = kernel.ok_or_else(|| format!("the module launches no kernel '{name}'"))?;
+        let arguments = match name {
+            "upload" | "preprocess" => 3,
+            "decode" => 4,
+            "suppress" => 6,
+            _ => 2,
+        };
+        let geometry = Geometry { grid: Some(kernel.grid), block: [kernel.block, 1, 1], shared: 0 };
+        Ok(Kind::Vision { module: Box::new(module), geometry, arguments })
+    }
+
+    /// How it wants to be launched.
+    pub fn geometry(&self) -> Geometry {
+        match &self.kind {
+            Kind::Layer(l) => {
+                Geometry { grid: l.note.grid, block: l.note.block, shared: l.note.shared }
+            }
+            Kind::Vision { geometry, .. } => *geometry,
+        }
+    }
+
+    /// How many arguments it takes, each of 8 bytes.
+    pub fn arguments(&self) -> usize {
+        match &self.kind {
+            Kind::Layer(l) => l.note.arguments.len(),
+            Kind::Vision { arguments, .. } => *arguments,
+        }
+    }
+
+    /// Runs its reference on the memory that the arguments name.
+    pub fn run(&self, values: &[u64], memory: &mut Memory) -> Result<(), (Status, String)> {
+        let name = &self.name;
+        let run = AssertUnwindSafe(|| match &self.kind {
+            Kind::Layer(l) => l.run(values, memory),
+            Kind::Vision { module, .. } => {
+                module.run(name, values, &mut Seen(memory)).map_err(|why| (ILLEGAL_ADDRESS, why))
+            }
+        });
+        let done = catch_unwind(run).unwrap_or_else(|p| Err((LAUNCH_FAILED, panic_text(&*p))));
+        done.map_err(|(status, why)| (status, format!("kernel '{name}': {why}")))
+    }
+}
+
+/// The memory as the camera kernels' references see it.
+struct Seen<'a>(&'a mut Memory);
+
+impl DeviceMemory for Seen<'_> {
+    fn read(&mut self, address: u64, into: &mut [u8]) -> Result<(), String> {
+        into.copy_from_slice(&self.0.read(address, into.len())?);
+        Ok(())
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), String> {
+        self.0.write(address, bytes)
+    }
+}
+
+/// A kernel of a family.
+struct LayerKernel {
+    note: LaunchNote,
+    layer: Layer,
+    extents: Extents,
 }
 
 /// Where an argument's memory is.
@@ -24,15 +125,8 @@ struct Range {
     len: usize,
 }
 
-impl Kernel {
-    /// Finds a kernel in a source: its name as a word in front of a parenthesis or at the end of
-    /// a `#define`; the layer is the last one marked before it. `None`: no such kernel.
-    pub fn find(source: &str, name: &str) -> Option<Result<Kernel, String>> {
-        let at = definition(source, name)?;
-        Some(Kernel::parse(source, at, name))
-    }
-
-    fn parse(source: &str, at: usize, name: &str) -> Result<Kernel, String> {
+impl LayerKernel {
+    fn parse(source: &str, at: usize, name: &str) -> Result<LayerKernel, String> {
         let (before, after) = source.split_at(at);
         let line = |mark: &str| {
             // A name given by an option stands in front of everything.
@@ -48,12 +142,12 @@ impl Kernel {
         let note: LaunchNote = serde_json::from_str(line(LAUNCH_MARK)?).map_err(broken)?;
         let extents = catch_unwind(AssertUnwindSafe(|| layer.extents()))
             .map_err(|p| format!("kernel '{name}': {}", panic_text(&*p)))?;
-        let bytes: usize =
-            [&extents.inputs, &extents.constants, &extents.outputs].into_iter().flatten().sum();
-        // Differs between candidates, so that timing them chooses one; the same in every run.
-        let spread = source.bytes().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
-        let cost = 2.0 + bytes as f64 / 1e5 + f64::from(spread % 997) / 997.0;
-        Ok(Kernel { name: name.into(), note, layer, extents, cost })
+        Ok(LayerKernel { note, layer, extents })
+    }
+
+    fn bytes(&self) -> usize {
+        let e = &self.extents;
+        [&e.inputs, &e.constants, &e.outputs].into_iter().flatten().sum()
     }
 
     fn range(&self, argument: Argument, value: u64) -> Option<Range> {
@@ -69,11 +163,10 @@ impl Kernel {
         Some(Range { at: value, len })
     }
 
-    /// Runs the layer on the memory that the arguments name.
-    pub fn run(&self, values: &[u64], memory: &mut Memory) -> Result<(), (Status, String)> {
+    fn run(&self, values: &[u64], memory: &mut Memory) -> Result<(), (Status, String)> {
         let illegal = |argument: &dyn std::fmt::Debug, why: String| {
             let family = self.layer.family();
-            (ILLEGAL_ADDRESS, format!("kernel '{}' ({family}): {argument:?}: {why}", self.name))
+            (ILLEGAL_ADDRESS, format!("{family}: {argument:?}: {why}"))
         };
         let mut inputs = vec![Cow::Borrowed(&[][..]); self.extents.inputs.len()];
         let mut constants = vec![Cow::Borrowed(&[][..]); self.extents.constants.len()];
@@ -101,12 +194,11 @@ impl Kernel {
             }
         }
         if let Some(what) = dirty {
-            return Err((LAUNCH_FAILED, format!("kernel '{}': {what}", self.name)));
+            return Err((LAUNCH_FAILED, what));
         }
         let inputs: Vec<&[u8]> = inputs.iter().map(|b| &**b).collect();
         let constants: Vec<&[u8]> = constants.iter().map(|b| &**b).collect();
-        catch_unwind(AssertUnwindSafe(|| self.layer.reference(&inputs, &constants, &mut outputs)))
-            .map_err(|p| (LAUNCH_FAILED, format!("kernel '{}': {}", self.name, panic_text(&*p))))?;
+        self.layer.reference(&inputs, &constants, &mut outputs);
         for (k, at) in written {
             memory.write(at, &outputs[k]).map_err(|why| illegal(&Argument::Output(k), why))?;
         }

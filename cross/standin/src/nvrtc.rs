@@ -7,6 +7,7 @@ use std::ffi::{c_char, c_int};
 use std::sync::Mutex;
 
 use tobiuo_kernels::LAYER_MARK;
+use tobiuo_kernels::vision::VISION_MARK;
 
 use crate::abi::{Out, text};
 use crate::driver::{Driver, call_nvrtc};
@@ -213,7 +214,7 @@ fn compile(d: &mut Driver, handle: usize, options: &[String]) -> Result<(), c_in
             "kernel.cu(1): error: {words}\n\n1 error detected in the compilation of \"kernel.cu\".\n"
         );
         Err(COMPILATION)
-    } else if !program.source.contains(LAYER_MARK) {
+    } else if ![LAYER_MARK, VISION_MARK].iter().any(|mark| program.source.contains(mark)) {
         program.log =
             format!("kernel.cu: error: the source has no line that begins with '{LAYER_MARK}'\n");
         Err(COMPILATION)
