@@ -108,6 +108,46 @@ fn infer_gives_the_outputs() {
     }
 }
 
+/// Frames go through the CPU's preprocessing and a CUDA network as through a CPU network.
+#[test]
+#[cfg(feature = "cpu")]
+fn run_gives_what_the_cpu_gives() {
+    const SIDE: usize = 16;
+    let standin = Standin::new();
+    let nvrtc = standin.folder().join("libnvrtc.so.12");
+    let folder = tempfile::tempdir().unwrap();
+    let Parts { manifest, weights, code } = copies::classifier(&nvrtc, 87, SIDE);
+    let mut host = manifest.clone();
+    host.device = DeviceKey::Cpu { arch: "any".into() };
+    let plan = &mut host.plans[0];
+    let bytes = (3 * SIDE * SIDE * 4) as u64;
+    plan.arena = 2 * bytes;
+    plan.tensors[0].place = tobiuo::manifest::Place::Arena(0);
+    plan.tensors[1].place = tobiuo::manifest::Place::Arena(bytes);
+    plan.program = tobiuo::manifest::Program::Cpu(vec![tobiuo::manifest::Step {
+        name: "flatten".into(),
+        op: tobiuo_ops::Op::Reshape { shape: vec![1, 3 * SIDE * SIDE] },
+        inputs: vec![0],
+        outputs: vec![1],
+    }]);
+    let (on_cpu, on_gpu) = (folder.path().join("cpu.tobiuo"), folder.path().join("gpu.tobiuo"));
+    let weights = (SectionKind::Weights, &weights[..]);
+    write_sections(&on_cpu, &host, &[weights]).unwrap();
+    write_sections(&on_gpu, &manifest, &[weights, (SectionKind::Code, &code)]).unwrap();
+    let classes = |engine: &Path| -> Vec<Value> {
+        let mut program = standin.command(env!("CARGO_BIN_EXE_tobiuo"));
+        let input = "test://scene?width=64&height=48";
+        program.args(["run", "--json", "--frames", "5"]).arg(engine).arg(input);
+        let outcome = standin.run(&mut program, LIMIT);
+        assert!(outcome.status.success(), "{}", outcome.stderr);
+        let lines = outcome.stdout.lines().map(|l| serde_json::from_str(l).unwrap());
+        lines.filter_map(|l: Value| l.get("classes").cloned()).collect()
+    };
+    let want = classes(&on_cpu);
+    assert!(want.len() == 5 && want[0].as_array().is_some_and(|c| !c.is_empty()), "{want:?}");
+    assert_eq!(classes(&on_gpu), want);
+}
+
 #[test]
 fn bench_tells_upload_compute_download_and_layers() {
     let bench = Bench::new(Standin::new());

@@ -6,8 +6,9 @@
 use std::path::Path;
 
 use tobiuo_engine::{
-    CudaArgument, CudaKey, CudaLaunch, CudaModule, CudaProgram, DeviceKey, Manifest, Place, Plan,
-    Port, Precision, Program, Provenance, Tactic, Task, TensorDesc,
+    ChannelOrder, CudaArgument, CudaKey, CudaLaunch, CudaModule, CudaProgram, DeviceKey, Fit,
+    Manifest, Place, Plan, Port, Precision, Preprocess, Program, Provenance, Tactic, Task,
+    TensorDesc,
 };
 use tobiuo_kernels::{ENTRY, Layer, PermuteLayer, Target};
 use tobiuo_nvrtc::Nvrtc;
@@ -64,6 +65,47 @@ pub fn expected(x: &[f32], n: usize) -> [Vec<f32>; 3] {
 /// An input whose values all differ.
 pub fn input(n: usize, seed: usize) -> Vec<f32> {
     (0..n * ROWS * COLUMNS).map(|i| (i * 7 + seed * 31) as f32 * 0.25 - 3.0).collect()
+}
+
+/// An engine that gives a picture's values back as scores of classes, `[1, 3 * side * side]`.
+pub fn classifier(nvrtc: &Path, sm: u32, side: usize) -> Parts {
+    let mut parts = engine(nvrtc, sm, &[1]);
+    let nvrtc = Nvrtc::open_file(nvrtc).expect("NVRTC");
+    let target = Target::of_sm(sm).expect("it is known");
+    let classes = 3 * side * side;
+    let layer = copy(&[classes], 0, &[1], &[1]);
+    let candidate = layer.candidates(&target).into_iter().next().expect("a candidate");
+    let made = nvrtc.compile("kernel.cu", &candidate.source, sm, false).expect("it compiles");
+    let m = &mut parts.manifest;
+    let plan = &mut m.plans[0];
+    let Program::Cuda(program) = &mut plan.program else { unreachable!("made above") };
+    program.modules = vec![CudaModule { offset: 0, bytes: made.cubin.len() as u64 }];
+    parts.code = made.cubin;
+    program.launches.truncate(1);
+    let launch = &mut program.launches[0];
+    (launch.grid, launch.block) = (candidate.grid, [candidate.block, 1, 1]);
+    let bytes = classes as u64 * 4;
+    launch.arguments = vec![
+        CudaArgument::Input { index: 0, offset: 0, bytes },
+        CudaArgument::Output { index: 0, offset: 0, bytes },
+    ];
+    plan.tensors.truncate(2);
+    plan.tensors[0].shape = vec![1, 3, side, side];
+    plan.tensors[1].shape = vec![1, classes];
+    plan.outputs = vec![1];
+    m.inputs[0].shape = vec![1, 3, side, side];
+    m.outputs.truncate(1);
+    m.outputs[0].shape = vec![1, classes];
+    m.task = Task::Classify { output: 0 };
+    m.preprocess = Some(Preprocess {
+        input: 0,
+        fit: Fit::Letterbox,
+        pad_value: 0,
+        channels: ChannelOrder::Rgb,
+        mean: vec![0.0; 3],
+        std: vec![1.0; 3],
+    });
+    parts
 }
 
 /// The engine for a device of a compute capability, with a plan for each batch, its kernels
