@@ -356,8 +356,10 @@ def main():
         sys.exit("peers.py: PyTorch sees no CUDA device")
     args.out.mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = True
-    driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True)
-    machine = f"{torch.cuda.get_device_name()}, driver {driver.stdout.strip() or '?'}, PyTorch {torch.__version__}"
+    smi = shutil.which("nvidia-smi")
+    query = [smi, "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True).stdout.split() if smi else []
+    machine = f"{torch.cuda.get_device_name()}, driver {driver[0] if driver else '?'}, PyTorch {torch.__version__}"
     rows, wrong = [], []
     for name in args.nets or nets.NETS:
         rows.append(network(name, args))
