@@ -7,6 +7,9 @@ use tobiuo_kernels::Layer;
 
 use crate::unit::{Goal, Unit};
 
+/// Failures printed; the JSON has all.
+const SHOWN: usize = 10;
+
 /// A candidate that is wrong.
 #[derive(Clone, Debug, Serialize)]
 pub struct Failure {
@@ -114,8 +117,20 @@ impl Report {
         format!("{candidates} candidates, {} failures", self.failures.len())
     }
 
-    /// The table and the failures.
+    /// The first failures, and the table.
     pub fn print(&self) {
+        for f in self.failures.iter().take(SHOWN) {
+            let layer = serde_json::to_string(&f.layer).expect("layers are plain data");
+            let target = f.goal.strip_prefix("ptx ").unwrap_or("native");
+            println!("{} ({}) {} [{}]\n  {}", f.family, f.from, f.goal, f.label, f.why);
+            println!(
+                "  again: gpu-check --layer '{layer}' --seed {} --targets {target} --only '{}'",
+                f.seed, f.label
+            );
+        }
+        if self.failures.len() > SHOWN {
+            println!("and {} more failures", self.failures.len() - SHOWN);
+        }
         println!(
             "{:14} {:10} {:>7} {:>8} {:>7} {:>12} {:>7}  worst at",
             "family", "target", "layers", "kernels", "labels", "worst error", "failed"
@@ -137,18 +152,6 @@ impl Report {
         );
         if self.left > 0 {
             println!("{} layers were not finished in the time given", self.left);
-        }
-        for f in self.failures.iter().take(30) {
-            let layer = serde_json::to_string(&f.layer).expect("layers are plain data");
-            let target = f.goal.strip_prefix("ptx ").unwrap_or("native");
-            println!("\n{} ({}) {} [{}]\n  {}", f.family, f.from, f.goal, f.label, f.why);
-            println!(
-                "  again: gpu-check --layer '{layer}' --seed {} --targets {target} --only '{}'",
-                f.seed, f.label
-            );
-        }
-        if self.failures.len() > 30 {
-            println!("\nand {} more failures", self.failures.len() - 30);
         }
     }
 
