@@ -119,14 +119,10 @@ pub(crate) trait Family {
     fn candidates(&self, target: &Target) -> Vec<Candidate>;
 
     /// Bytes that a kernel touches from each address on.
-    fn extents(&self) -> Extents {
-        unimplemented!("{}", self.name())
-    }
+    fn extents(&self) -> Extents;
 
     /// The layer by plain loops over the memory that a kernel sees.
-    fn reference(&self, _inputs: &[&[u8]], _constants: &[&[u8]], _outputs: &mut [Vec<u8>]) {
-        unimplemented!("{}", self.name())
-    }
+    fn reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]);
 }
 
 impl Layer {
@@ -149,7 +145,9 @@ impl Layer {
     /// The candidates worth timing, best first by the cost model.
     pub fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let mut all = self.as_family().candidates(target);
-        all.retain(|c| c.shared <= target.shared_per_block);
+        // Blocks: up to 2^31 - 1 in x, 65535 in y and z.
+        let launchable = |g: [u32; 3]| g[0] < 1 << 31 && g[1] < 1 << 16 && g[2] < 1 << 16;
+        all.retain(|c| c.shared <= target.shared_per_block && launchable(c.grid));
         // The first lines say what the kernel computes and how it is launched, for people and for
         // the stand-in driver of machines without a GPU, which runs the layer's reference.
         for c in &mut all {
