@@ -264,6 +264,8 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
+// There are few of them: one for each plan.
+#[allow(clippy::large_enum_variant)]
 pub enum Program {
     /// Steps of the CPU device.
     Cpu(Vec<Step>),

@@ -249,7 +249,7 @@ fn vision_that_does_not_fit() {
     vision(&|v| v.head.decode.as_mut().unwrap().function = "a\0".into(), "a kernel named");
     vision(&|v| v.head.decode = None, "boxes are decoded");
     vision(&|v| v.head.output = CudaArgument::Null, "is read from Null");
-    let beyond = CudaArgument::Output { index: 0, offset: 4, bytes: 6 * 64 * 4 + 1 << 20 };
+    let beyond = CudaArgument::Output { index: 0, offset: 4, bytes: 6 * 64 * 4 + (1 << 20) };
     vision(&|v| v.head.output = beyond, "of the output");
     refused(|m| m.preprocess = None, Inconsistent, "no input is one");
 }

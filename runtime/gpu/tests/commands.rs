@@ -80,7 +80,7 @@ fn lists_do_what_they_say_queued_and_captured() {
             assert_eq!(list.last(), Some(list.len() - 1));
             let fill = |round: u8| -> Vec<u8> { (0..100).map(|i| i as u8 ^ round).collect() };
             let want = |x: &[u8]| {
-                let mut d = vec![7; 64];
+                let mut d = [7; 64];
                 d[16..48].copy_from_slice(&x[..32]);
                 [&x[36..], &x[36..], &x[..64], &d[..]].concat()
             };
