@@ -17,8 +17,10 @@ mod memory;
 mod nhwc;
 mod note;
 mod permute;
+mod places;
 pub mod random;
 mod reference;
+mod rows;
 mod strided;
 mod target;
 mod tile;
@@ -37,6 +39,8 @@ pub use matmul::MatMulLayer;
 pub use nhwc::{ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, PoolLayer, ResizeLayer};
 pub use note::{LAUNCH_MARK, LAYER_MARK, LaunchNote};
 pub use permute::PermuteLayer;
+pub use places::{GatherLayer, LrnLayer, RemapLayer, ResampleLayer};
+pub use rows::{ArgReduceLayer, NormLayer, ReduceLayer, SoftmaxLayer, TopKLayer};
 pub use strided::Strided;
 pub use target::Target;
 
@@ -108,6 +112,15 @@ pub enum Layer {
     Resize(ResizeLayer),
     Permute(PermuteLayer),
     Map(MapLayer),
+    Reduce(ReduceLayer),
+    Softmax(SoftmaxLayer),
+    Norm(NormLayer),
+    ArgReduce(ArgReduceLayer),
+    TopK(TopKLayer),
+    Gather(GatherLayer),
+    Remap(RemapLayer),
+    Resample(ResampleLayer),
+    Lrn(LrnLayer),
 }
 
 /// What every kernel family gives for a layer.
@@ -139,6 +152,15 @@ impl Layer {
             Layer::Resize(l) => l,
             Layer::Permute(l) => l,
             Layer::Map(l) => l,
+            Layer::Reduce(l) => l,
+            Layer::Softmax(l) => l,
+            Layer::Norm(l) => l,
+            Layer::ArgReduce(l) => l,
+            Layer::TopK(l) => l,
+            Layer::Gather(l) => l,
+            Layer::Remap(l) => l,
+            Layer::Resample(l) => l,
+            Layer::Lrn(l) => l,
         }
     }
 

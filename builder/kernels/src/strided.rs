@@ -51,20 +51,20 @@ impl Walk {
 
     /// Axes of one element dropped, the axes that are fastest in the last operand (then in the
     /// others, last first) put last, neighbours merged that are contiguous in every operand.
-    /// The axis `special` stays by itself; its new place is returned.
-    pub fn simplified(&self, special: Option<usize>) -> (Walk, Option<usize>) {
+    /// The axes `special` stay by themselves; their new places are returned.
+    pub fn simplified(&self, special: &[usize]) -> (Walk, Vec<usize>) {
         struct Axis {
             dim: usize,
             strides: Vec<i64>,
-            special: bool,
+            special: Option<usize>,
         }
         let mut axes: Vec<Axis> = (0..self.dims.len())
             .map(|i| Axis {
                 dim: self.dims[i],
                 strides: self.strides.iter().map(|s| s[i]).collect(),
-                special: special == Some(i),
+                special: special.iter().position(|&s| s == i),
             })
-            .filter(|a| a.dim != 1 || a.special)
+            .filter(|a| a.dim != 1 || a.special.is_some())
             .collect();
         axes.sort_by_key(|a| {
             let key: Vec<i64> = a.strides.iter().rev().map(|s| s.abs()).collect();
@@ -74,8 +74,8 @@ impl Walk {
         for axis in axes {
             match merged.last_mut() {
                 Some(last)
-                    if !axis.special
-                        && !last.special
+                    if axis.special.is_none()
+                        && last.special.is_none()
                         && last
                             .strides
                             .iter()
@@ -94,7 +94,8 @@ impl Walk {
                 .map(|o| merged.iter().map(|a| a.strides[o]).collect())
                 .collect(),
         };
-        (walk, merged.iter().position(|a| a.special))
+        let place = |n| merged.iter().position(|a| a.special == Some(n)).expect("kept above");
+        (walk, (0..special.len()).map(place).collect())
     }
 
     /// Number of indices.
@@ -123,12 +124,15 @@ impl Walk {
         [16, 8, 4, 2].into_iter().find(|&v| v <= limit && fits(v)).unwrap_or(1)
     }
 
-    /// `#define NAME(i)`: statements that take a number `i` of the box, the last axis in steps
-    /// of `vector`, apart into indices `NAME_k0`, `NAME_k1`... and add every operand's place to
-    /// the variable of its name.
-    pub fn define(&self, name: &str, vector: usize, operands: &[&str]) -> String {
-        assert_eq!(operands.len(), self.strides.len());
-        let mut out = format!("#define {name}(i) Index {name}_r = (i); (void){name}_r;");
+    /// `#define NAME(i, a, b, ...)`: statements that take a number `i` of the box, the last axis
+    /// in steps of `vector`, apart into indices `NAME_k0`, `NAME_k1`... and add the place in
+    /// every operand to the variable given for it.
+    pub fn define(&self, name: &str, vector: usize) -> String {
+        let operands: Vec<String> = (0..self.strides.len()).map(|i| format!("o{i}")).collect();
+        let mut out = format!(
+            "#define {name}(i, {}) Index {name}_r = (i); (void){name}_r;",
+            operands.join(", ")
+        );
         let last = self.dims.len().wrapping_sub(1);
         for axis in (0..self.dims.len()).rev() {
             let count = if axis == last { self.dims[axis] / vector } else { self.dims[axis] };
@@ -211,11 +215,11 @@ mod tests {
             // A channels-last picture, a row of channels, the channels-last result.
             strides: vec![vec![160, 1, 40, 9, 8], vec![0, 1, 0, 9, 0], vec![160, 1, 40, 9, 8]],
         };
-        let (s, _) = walk.simplified(None);
+        let (s, _) = walk.simplified(&[]);
         assert_eq!(s.dims, [40, 8]);
         assert_eq!(s.strides, [[8, 1], [0, 1], [8, 1]]);
-        let (s, special) = walk.simplified(Some(2));
-        assert_eq!((s.dims.clone(), special), (vec![2, 4, 5, 8], Some(1)));
+        let (s, special) = walk.simplified(&[2]);
+        assert_eq!((s.dims.clone(), special), (vec![2, 4, 5, 8], vec![1]));
         assert_eq!(s.total(), walk.total());
     }
 
@@ -238,10 +242,10 @@ mod tests {
     fn definitions_take_numbers_apart() {
         let walk = Walk { dims: vec![3, 8], strides: vec![vec![-8, 1], vec![0, 1]] };
         assert_eq!(
-            walk.define("ALL", 4, &["x", "y"]),
-            "#define ALL(i) Index ALL_r = (i); (void)ALL_r; Index ALL_k1 = ALL_r % 2u * 4; ALL_r /= 2u; \
-             x += (Offset)ALL_k1 * (1); y += (Offset)ALL_k1 * (1); Index ALL_k0 = ALL_r; \
-             x += (Offset)ALL_k0 * (-8);\n"
+            walk.define("ALL", 4),
+            "#define ALL(i, o0, o1) Index ALL_r = (i); (void)ALL_r; Index ALL_k1 = ALL_r % 2u * 4; \
+             ALL_r /= 2u; o0 += (Offset)ALL_k1 * (1); o1 += (Offset)ALL_k1 * (1); Index ALL_k0 = \
+             ALL_r; o0 += (Offset)ALL_k0 * (-8);\n"
         );
     }
 }

@@ -61,9 +61,6 @@ impl MapLayer {
         threads: usize,
     ) -> String {
         let types = self.types();
-        let names: Vec<String> = (0..self.inputs.len()).map(|i| format!("o{i}")).collect();
-        let mut operands: Vec<&str> = names.iter().map(String::as_str).collect();
-        operands.push("oy");
         let largest = self
             .inputs
             .iter()
@@ -73,7 +70,7 @@ impl MapLayer {
             .unwrap_or(0);
         let mut text = String::from("// Element-wise functions of strided operands.\n");
         text.push_str(index_types(largest));
-        text.push_str(&walk.define("LOCATE", v, &operands));
+        text.push_str(&walk.define("LOCATE", v));
         let y = self.output.dtype;
         // The function of one element each.
         let parameters: Vec<String> =
@@ -102,7 +99,8 @@ impl MapLayer {
         for (i, input) in self.inputs.iter().enumerate() {
             text.push_str(&format!("  Offset o{i} = {};\n", input.offset));
         }
-        text.push_str("  LOCATE(i)\n");
+        let names: String = (0..self.inputs.len()).map(|i| format!("o{i}, ")).collect();
+        text.push_str(&format!("  LOCATE(i, {names}oy)\n"));
         let inside = mark.map_or("true".into(), |axis| format!("LOCATE_k{axis} < VALID"));
         text.push_str(&format!("  const bool inside = {inside};\n"));
         let last = walk.dims.len().wrapping_sub(1);
@@ -140,7 +138,9 @@ impl Family for MapLayer {
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let operands: Vec<&Strided> = self.inputs.iter().chain([&self.output]).collect();
         let walk = Walk::new(&self.dims, 0..self.dims.len(), &operands);
-        let (walk, mark) = walk.simplified(self.valid.map(|v| v.0));
+        let special: Vec<usize> = self.valid.iter().map(|v| v.0).collect();
+        let (walk, special) = walk.simplified(&special);
+        let mark = special.first().copied();
         // A thread's elements are all computed or all padding.
         let most = match (mark, self.valid) {
             (Some(axis), Some((_, n))) if axis + 1 == walk.dims.len() => 1 << n.trailing_zeros(),

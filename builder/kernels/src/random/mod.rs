@@ -6,6 +6,8 @@
 mod general;
 mod layers;
 mod products;
+mod places;
+mod rows;
 
 use half::f16;
 use tobiuo_ops::Activation;
@@ -182,6 +184,15 @@ pub const GENERATORS: &[(&str, Generator)] = &[
     ("resize", layers::resize),
     ("permute", layers::permute),
     ("map", general::map),
+    ("reduce", rows::reduce),
+    ("softmax", rows::softmax),
+    ("norm", rows::norm),
+    ("arg_reduce", rows::arg_reduce),
+    ("topk", rows::topk),
+    ("gather", places::gather),
+    ("remap", places::remap),
+    ("resample", places::resample),
+    ("lrn", places::lrn),
 ];
 
 impl Layer {
@@ -199,6 +210,15 @@ impl Layer {
             Layer::Resize(l) => layers::resize_memory(l, self.extents(), random),
             Layer::Permute(l) => layers::permute_memory(l, self.extents(), random),
             Layer::Map(l) => general::map_memory(l, self.extents(), random),
+            Layer::Reduce(l) => rows::reduce_memory(l, self.extents(), random),
+            Layer::Softmax(l) => rows::softmax_memory(l, self.extents(), random),
+            Layer::Norm(l) => rows::norm_memory(l, self.extents(), random),
+            Layer::ArgReduce(l) => rows::arg_reduce_memory(l, self.extents(), random),
+            Layer::TopK(l) => rows::topk_memory(l, self.extents(), random),
+            Layer::Gather(l) => places::gather_memory(l, self.extents(), random),
+            Layer::Remap(l) => places::remap_memory(l, self.extents(), random),
+            Layer::Resample(l) => places::resample_memory(l, self.extents(), random),
+            Layer::Lrn(l) => places::lrn_memory(l, self.extents(), random),
         }
     }
 }
