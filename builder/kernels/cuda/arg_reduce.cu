@@ -1,7 +1,7 @@
 // The place of the largest element along an axis (SMALLEST: of the smallest), of equal ones the
 // first (SELECT_LAST: the last). A NaN wins over every number.
 struct Best {
-  V value;
+  VALUE value;
   Index place;  // COUNT: none yet
 };
 __device__ __forceinline__ bool wins(const Best& a, const Best& b) {
@@ -21,10 +21,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const X* x, long lo
   bool live = row < ROWS;
   Offset first = X_OFFSET, oy = Y_OFFSET;
   KEPT(row, first, oy)
-  Best best = {(V)0, (Index)COUNT};
+  Best best = {(VALUE)0, (Index)COUNT};
   if (live)
     for (Index j = lane; j < COUNT; j += LANES) {
-      Best one = {(V)LOAD(x[first + (Offset)j * X_STEP]), j};
+      Best one = {(VALUE)LOAD(x[first + (Offset)j * X_STEP]), j};
       if (wins(one, best)) best = one;
     }
 #pragma unroll

@@ -1,8 +1,8 @@
 // Reductions over any axes. JOIN: Sum, Product, Largest, Smallest; TERM: 0 x, 1 |x|, 2 x*x;
 // LAST: 0 as it is, 1 mean, 2 square root, 3 logarithm. LOG_SUM_EXP: max + ln(sum of
-// e^(x - max)). A is the accumulator: float, or long long, whose low bits are right whatever
+// e^(x - max)). ACC is the accumulator: float, or long long, whose low bits are right whatever
 // the type is.
-__device__ __forceinline__ A term(A x) {
+__device__ __forceinline__ ACC term(ACC x) {
   if (TERM == 1) return x < 0 ? -x : x;
   if (TERM == 2) return x * x;
   return x;
@@ -16,12 +16,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const X* x, Y* y) {
   bool live = row < ROWS;
   Offset first = X_OFFSET, oy = Y_OFFSET;
   KEPT(row, first, oy)
-  A acc = INIT;
+  ACC acc = INIT;
   if (live)
     for (Index j = lane; j < COUNT; j += LANES) {
       Offset ox = first;
       ROW(j, ox)
-      acc = JOIN::of(acc, term((A)LOAD(x[ox])));
+      acc = JOIN::of(acc, term((ACC)LOAD(x[ox])));
     }
   acc = across<JOIN>(acc);
 #if LOG_SUM_EXP
@@ -38,11 +38,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const X* x, Y* y) {
 #if LAST == 1 && FLOATS
   acc /= (float)COUNT;
 #elif LAST == 1
-  acc = COUNT == 0 ? 0 : (A)((V)acc / (A)(COUNT + (COUNT == 0)));
+  acc = COUNT == 0 ? 0 : (ACC)((VALUE)acc / (ACC)(COUNT + (COUNT == 0)));
 #elif LAST == 2
   acc = sqrtf(acc);
 #elif LAST == 3
   acc = logf(acc);
 #endif
-  if (live && lane == 0) y[oy] = STORE((V)acc);
+  if (live && lane == 0) y[oy] = STORE((VALUE)acc);
 }

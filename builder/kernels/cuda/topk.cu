@@ -11,7 +11,7 @@ typedef u64 Key;
 typedef u32 Key;
 #endif
 
-__device__ __forceinline__ Key key_of(V v) {
+__device__ __forceinline__ Key key_of(VALUE v) {
 #if FLOATS
   u32 bits = __float_as_uint(v);
   if (v != v) bits = 0x7fffffffu;

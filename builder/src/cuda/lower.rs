@@ -6,9 +6,14 @@
 
 mod concat;
 mod conv;
-mod layers;
+mod elementwise;
+mod index;
 mod linear;
 mod movement;
+mod normalize;
+mod operands;
+mod reduce;
+mod window;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,7 +25,7 @@ use tobiuo_tensor::DType;
 use super::view::{BufferId, View, channels_last, dense};
 use crate::graph::{Graph, Node, ValueId};
 use concat::Places;
-use tobiuo_kernels::{Layer, PermuteLayer};
+use tobiuo_kernels::{Layer, MapFunction};
 
 /// What a layer reads.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +122,10 @@ struct Lower<'a> {
     places: Places,
     views: HashMap<ValueId, View>,
     pictures: HashMap<ValueId, View>,
+    /// Constants as they were packed for a type.
+    constants: HashMap<(ValueId, DType), View>,
+    /// The nodes that use each value.
+    users: HashMap<ValueId, Vec<usize>>,
     out: Lowering,
     missing: Vec<NoKernel>,
 }
@@ -133,6 +142,8 @@ pub fn lower(graph: &Graph, precision: Precision) -> Result<Lowering, LowerError
         places: Places::of(graph),
         views: HashMap::new(),
         pictures: HashMap::new(),
+        constants: HashMap::new(),
+        users: graph.users(),
         out: Lowering::default(),
         missing: Vec::new(),
     };
@@ -160,6 +171,7 @@ pub fn lower(graph: &Graph, precision: Precision) -> Result<Lowering, LowerError
         }
     }
     let mut values: Vec<_> = l.views.iter().map(|(&v, view)| (v, view.clone())).collect();
+    values.retain(|(_, view)| view.buffer.constant().is_none());
     values.sort_by_key(|(v, _)| *v);
     l.out.values = values;
     if l.missing.is_empty() { Ok(l.out) } else { Err(LowerError(l.missing)) }
@@ -246,159 +258,91 @@ impl Lower<'_> {
         output: &View,
         constants: Vec<usize>,
     ) {
+        self.add_all(node, layer, operands, vec![output.clone()], constants);
+    }
+
+    fn add_all(
+        &mut self,
+        node: &Node,
+        layer: Layer,
+        operands: Vec<Operand>,
+        outputs: Vec<View>,
+        constants: Vec<usize>,
+    ) {
         let facts =
             |ids: &[ValueId]| ids.iter().map(|&v| self.graph.fact(v).clone()).collect::<Vec<_>>();
         let flops = match layer {
             Layer::Permute(_) => 0,
             _ => tobiuo_ops::flops(&node.op, &facts(&node.inputs), &facts(&node.outputs)),
         };
-        self.out.layers.push(Lowered {
+        let lowered = Lowered {
             name: node.name.clone(),
             op: node.op.name(),
             layer,
-            operands,
-            outputs: vec![output.clone()],
+            operands: operands.into_iter().map(|o| self.settled(o)).collect(),
+            outputs,
             constants,
             flops,
-        });
-    }
-
-    /// A value's view; constants are put into memory of their own by a copy at build time.
-    fn view(&mut self, value: ValueId) -> Done<View> {
-        self.views
-            .get(&value)
-            .cloned()
-            .ok_or_else(|| format!("operand '{}' is a constant", self.graph.value(value).name))
-    }
-
-    /// A value as a picture that the NHWC kernels can read.
-    fn picture(&mut self, value: ValueId) -> Done<View> {
-        let view = self.view(value)?;
-        if view.shape.len() != 4 {
-            return Err(format!("operand {:?} is no [N, C, H, W]", view.shape));
-        }
-        if view.dtype == self.dtype
-            && view.channels_stored % 8 == 0
-            && view.pixel_pitch().is_some()
-            && view.channels_stored >= view.shape[1]
-        {
-            return Ok(view);
-        }
-        if let Some(done) = self.pictures.get(&value) {
-            return Ok(done.clone());
-        }
-        let pitch = view.shape[1].next_multiple_of(8);
-        let to = self.new_channels_last(&view.shape.clone(), pitch, self.dtype);
-        self.copy(&self.graph.value(value).name.clone(), &view, &to);
-        self.pictures.insert(value, to.clone());
-        Ok(to)
-    }
-
-    /// The picture a first convolution reads: few channels, padded to 4.
-    fn thin_picture(&mut self, value: ValueId) -> Done<View> {
-        let view = self.view(value)?;
-        let to = self.new_channels_last(&view.shape.clone(), 4, self.dtype);
-        self.copy(&self.graph.value(value).name.clone(), &view, &to);
-        Ok(to)
-    }
-
-    /// A value in row-major order.
-    fn row_major(&mut self, value: ValueId) -> Done<View> {
-        let view = self.view(value)?;
-        if view.is_dense() {
-            return Ok(view);
-        }
-        let to = self.new_dense(view.dtype, &view.shape.clone());
-        self.copy(&self.graph.value(value).name.clone(), &view, &to);
-        Ok(to)
-    }
-
-    /// Copies a view into another of the same shape; channels stored beyond the shape's are
-    /// written as zeros.
-    fn copy(&mut self, name: &str, from: &View, to: &View) {
-        let mut dims = from.shape.clone();
-        let mut valid = None;
-        if to.shape.len() == 4 && to.channels_stored > to.shape[1] {
-            valid = Some((1, dims[1]));
-            dims[1] = to.channels_stored;
-        }
-        let layer = PermuteLayer {
-            from: from.dtype,
-            to: to.dtype,
-            dims,
-            x_offset: 0,
-            x_strides: from.strides.clone(),
-            y_strides: to.strides.clone(),
-            valid,
         };
-        self.push_copy(name, layer, from, to);
-    }
-
-    fn push_copy(&mut self, name: &str, layer: PermuteLayer, from: &View, to: &View) {
-        self.out.layers.push(Lowered {
-            name: format!("{name} (copy)"),
-            op: "Copy",
-            layer: Layer::Permute(layer),
-            operands: vec![Operand::View(from.clone())],
-            outputs: vec![to.clone()],
-            constants: vec![],
-            flops: 0,
-        });
-    }
-
-    fn output(&mut self, name: &str, value: ValueId) -> Done<()> {
-        let fact = self.graph.fact(value).clone();
-        let view = self.view(value)?;
-        // A value that was made dense, in the right type, by a layer of its own is the output.
-        let mine = &self.out.buffers[view.buffer.0];
-        let whole = (fact.shape.iter().product::<usize>() * fact.dtype.size()).next_multiple_of(16);
-        if view.dtype == fact.dtype
-            && view.is_dense()
-            && view.offset == 0
-            && !mine.pinned
-            && mine.bytes == whole
-        {
-            self.out.buffers[view.buffer.0].pinned = true;
-            self.out.outputs.push(view);
-            return Ok(());
-        }
-        let to = self.new_dense(fact.dtype, &fact.shape);
-        self.out.buffers[to.buffer.0].pinned = true;
-        self.copy(name, &view, &to);
-        self.out.outputs.push(to);
-        Ok(())
+        self.out.layers.push(lowered);
     }
 
     fn node(&mut self, node: &Node) -> Done<()> {
+        // What has no element needs no layer.
+        if node.outputs.iter().all(|&o| self.graph.fact(o).numel() == 0) {
+            for &o in &node.outputs {
+                let fact = self.graph.fact(o);
+                let view = self.new_dense(self.stored(fact.dtype), &fact.shape);
+                self.views.insert(o, view);
+            }
+            return Ok(());
+        }
         match &node.op {
             Op::Conv(conv) => self.conv(node, conv),
             Op::ConvTranspose(conv) => self.conv_transpose(node, conv),
             Op::Gemm(gemm) => self.gemm(node, gemm),
             Op::MatMul => self.matmul(node),
+            Op::BatchNorm { epsilon } => self.batch_norm(node, *epsilon),
+            Op::Lrn { .. } => self.lrn(node),
+            Op::Activation(a) => self.activation(node, *a),
+            Op::PRelu => self.function(node, MapFunction::PRelu, DType::F32),
+            Op::Unary(u) => {
+                let dtype = self.graph.fact(node.outputs[0]).dtype;
+                self.function(node, MapFunction::Unary(*u), dtype)
+            }
+            Op::Binary { kind, activation } => self.binary(node, *kind, *activation),
+            Op::Where => {
+                let dtype = self.graph.fact(node.outputs[0]).dtype;
+                self.function(node, MapFunction::Where, dtype)
+            }
+            Op::Cast { to } => self.cast(node, *to),
+            Op::Softmax { axis, log } => self.softmax(node, *axis, *log),
             Op::Pool(pool) => self.pool(node, pool),
             Op::Reduce { kind, axes, keep_dims } => self.reduce(node, *kind, axes, *keep_dims),
-            Op::Activation(a) => self.activation(node, *a),
-            Op::Binary { kind, activation } => self.binary(node, *kind, *activation),
+            Op::ArgReduce { axis, min, keep_dims, select_last } => {
+                self.arg_reduce(node, *axis, [*min, *select_last], *keep_dims)
+            }
+            Op::TopK { k, axis, largest, .. } => self.top_k(node, *k, *axis, *largest),
+            Op::LayerNorm { axis, epsilon } => self.layer_norm(node, *axis, *epsilon),
+            Op::InstanceNorm { epsilon } => self.instance_norm(node, *epsilon),
             Op::Resize(resize) => self.resize(node, resize),
+            Op::Pad(pad) => self.pad(node, pad),
+            Op::Gather { axis } => self.gather(node, *axis),
+            Op::Tile { repeats } => self.tile(node, repeats),
             Op::Concat { axis } => self.concat(node, *axis),
             Op::Reshape { shape } => self.reshape(node, shape),
-            Op::Transpose { perm } => {
-                let view = self.view(node.inputs[0])?.transposed(perm);
-                self.views.insert(node.outputs[0], view);
-                Ok(())
-            }
-            Op::Slice(slice) => {
-                let view = self.view(node.inputs[0])?.sliced(slice);
-                self.views.insert(node.outputs[0], view);
-                Ok(())
-            }
-            Op::Expand { shape } => {
-                let view = self.view(node.inputs[0])?.expanded(shape);
-                self.views.insert(node.outputs[0], view);
-                Ok(())
-            }
+            Op::Transpose { perm } => self.seen_as(node, |v| v.transposed(perm)),
+            Op::Slice(slice) => self.seen_as(node, |v| v.sliced(slice)),
+            Op::Expand { shape } => self.seen_as(node, |v| v.expanded(shape)),
             _ => Err("no CUDA kernel family takes this operator yet".into()),
         }
+    }
+
+    /// A node that only changes the view.
+    fn seen_as(&mut self, node: &Node, change: impl Fn(&View) -> View) -> Done<()> {
+        let view = change(&self.view(node.inputs[0])?);
+        self.views.insert(node.outputs[0], view);
+        Ok(())
     }
 }
 

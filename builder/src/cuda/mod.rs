@@ -1,6 +1,7 @@
 //! From an optimised graph to a CUDA engine: layouts, layers, kernels timed on the device.
 
 pub mod assemble;
+pub mod interpret;
 pub mod layout;
 pub mod lower;
 pub mod make;

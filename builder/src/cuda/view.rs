@@ -10,6 +10,22 @@ use tobiuo_tensor::DType;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BufferId(pub usize);
 
+impl BufferId {
+    /// Numbers from here on are packed constants rather than buffers. Only the lowering itself
+    /// sees them: its layers name constants as what they are.
+    const CONSTANTS: usize = usize::MAX / 2;
+
+    /// The memory of a packed constant.
+    pub fn of_constant(number: usize) -> BufferId {
+        BufferId(BufferId::CONSTANTS + number)
+    }
+
+    /// The packed constant that this is the memory of.
+    pub fn constant(self) -> Option<usize> {
+        self.0.checked_sub(BufferId::CONSTANTS)
+    }
+}
+
 /// A strided view: element `[i, j, ...]` is at `offset + i * strides[0] + j * strides[1] ...`
 /// elements from the buffer's start.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tobiuo_builder::graph::Graph;
 use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::interpret;
 use tobiuo_ops::Op;
@@ -22,18 +23,28 @@ pub fn cases(folder: &Path) -> Vec<PathBuf> {
 /// Imports a case's model, runs it on the CPU reference and compares every output; `limit` is
 /// for f32.
 pub fn run(folder: &Path, limit: f64) -> Result<(), String> {
+    run_by(folder, limit, |graph, given| interpret::run(&graph, given).map_err(|e| e.to_string()))
+}
+
+/// As [`run`], the graph run by a function of the caller's.
+pub fn run_by(
+    folder: &Path,
+    limit: f64,
+    by: impl FnOnce(Graph, &[(&str, &Tensor)]) -> Result<Vec<Tensor>, String>,
+) -> Result<(), String> {
     let model = folder.join("model.onnx");
     let graph = import(&model, &ImportOptions::default()).map_err(|e| e.to_string())?;
+    let names: Vec<String> = graph.outputs.iter().map(|(name, _)| name.clone()).collect();
     let mut inputs = Vec::new();
     for (i, &id) in graph.inputs.iter().enumerate() {
         let tensor =
             npy::read(&folder.join(format!("input_{i}.npy"))).map_err(|e| e.to_string())?;
         let value = graph.value(id);
-        inputs.push((value.name.as_str(), convert(tensor, value.fact.dtype)?));
+        inputs.push((value.name.clone(), convert(tensor, value.fact.dtype)?));
     }
-    let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (*n, t)).collect();
-    let outputs = interpret::run(&graph, &given).map_err(|e| e.to_string())?;
-    for (i, (got, (name, _))) in outputs.iter().zip(&graph.outputs).enumerate() {
+    let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let outputs = by(graph, &given)?;
+    for (i, (got, name)) in outputs.iter().zip(&names).enumerate() {
         let path = folder.join(format!("output_{i}.npy"));
         let want = npy::read(&path).map_err(|e| e.to_string())?;
         compare(got, &want, limit).map_err(|e| format!("output '{name}': {e}"))?;

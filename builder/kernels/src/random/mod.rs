@@ -5,8 +5,8 @@
 
 mod general;
 mod layers;
-mod products;
 mod places;
+mod products;
 mod rows;
 
 use half::f16;

@@ -76,7 +76,7 @@ impl Family for ArgReduceLayer {
                 .set("SMALLEST", u8::from(self.min))
                 .set("SELECT_LAST", u8::from(self.select_last))
                 .set("X_STEP", format!("({})", self.x.strides[n]))
-                .set("V", value)
+                .set("VALUE", value)
                 .set("LOAD(e)", loaded(self.x.dtype, "e"));
             types(&operands) + &kept.define("KEPT", 1)
         })

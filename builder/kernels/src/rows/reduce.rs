@@ -65,14 +65,14 @@ impl Family for ReduceLayer {
         let (dtype, floats) = (self.x.dtype, self.x.dtype.is_float());
         let integer = |v: i64| format!("(long long){}ull", v as u64);
         let (join, init) = match (self.kind, floats) {
-            (Reduce::Prod, _) => ("Product", "(A)1".to_string()),
+            (Reduce::Prod, _) => ("Product", "(ACC)1".to_string()),
             (Reduce::Max | Reduce::LogSumExp, true) => {
                 ("Largest", "-__int_as_float(0x7f800000)".into())
             }
             (Reduce::Max, false) => ("Largest", integer(lowest(dtype))),
             (Reduce::Min, true) => ("Smallest", "__int_as_float(0x7f800000)".into()),
             (Reduce::Min, false) => ("Smallest", integer(highest(dtype))),
-            _ => ("Sum", "(A)0".into()),
+            _ => ("Sum", "(ACC)0".into()),
         };
         let term = match self.kind {
             Reduce::L1 => 1,
@@ -98,8 +98,8 @@ impl Family for ReduceLayer {
                 .set("LOG_SUM_EXP", u8::from(self.kind == Reduce::LogSumExp))
                 .set("INIT", &init)
                 .set("JOIN", join)
-                .set("V", value_type(dtype))
-                .set("A", if floats { "float" } else { "long long" })
+                .set("VALUE", value_type(dtype))
+                .set("ACC", if floats { "float" } else { "long long" })
                 .set("LOAD(e)", loaded(dtype, "e"))
                 .set("STORE(v)", stored(self.y.dtype, "v"));
             types(&operands) + &kept.define("KEPT", 1) + &row.define("ROW", 1)

@@ -88,7 +88,7 @@ impl Family for TopKLayer {
             .set("X_STEP", format!("({})", self.x.strides[n]))
             .set("V_STEP", format!("({})", self.values.strides[n]))
             .set("I_STEP", format!("({})", self.indices.strides[n]))
-            .set("V", value_type(self.x.dtype))
+            .set("VALUE", value_type(self.x.dtype))
             .set("LOAD(e)", loaded(self.x.dtype, "e"));
             let text = types(&operands) + &kept.define("KEPT", 1);
             let blocks = if rank { rows * ceil_div(self.axis, threads) } else { rows };

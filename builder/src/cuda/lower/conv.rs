@@ -3,7 +3,7 @@
 use tobiuo_ops::{Activation, Conv, ConvTranspose};
 use tobiuo_tensor::DType;
 
-use super::layers::pitch;
+use super::window::pitch;
 use super::{Done, Lower, Operand};
 use crate::cuda::pack;
 use crate::cuda::view::{View, dense};

@@ -1,9 +1,10 @@
 //! Reshape and Concat: views where they are, one copy where not.
 
+use tobiuo_tensor::DType;
+
 use super::{Done, Lower};
 use crate::cuda::view::{View, refine, split};
 use crate::graph::Node;
-use tobiuo_kernels::PermuteLayer;
 
 impl Lower<'_> {
     pub(super) fn reshape(&mut self, node: &Node, shape: &[usize]) -> Done<()> {
@@ -15,26 +16,21 @@ impl Lower<'_> {
         }
         // A copy through the box that both shapes are merges of, straight into the layout
         // that the result is wanted in.
-        let target = if shape.len() == 4 && view.dtype == self.dtype {
+        let target = if self.is_only_output(to) {
+            self.new_dense(self.graph.fact(to).dtype, shape)
+        } else if shape.len() == 4 && view.dtype == self.dtype {
             self.new_picture(to)
         } else {
             self.new_dense(view.dtype, shape)
         };
         match refine(&view.shape, shape) {
-            Some(box_dims)
+            Some(dims)
                 if target.channels_stored <= shape.get(1).copied().unwrap_or(0)
                     || shape.len() != 4 =>
             {
-                let layer = PermuteLayer {
-                    from: view.dtype,
-                    to: target.dtype,
-                    x_strides: split(&view.shape, &view.strides, &box_dims),
-                    y_strides: split(shape, &target.strides, &box_dims),
-                    x_offset: 0,
-                    dims: box_dims,
-                    valid: None,
-                };
-                self.push_copy(&node.name, layer, &view, &target);
+                let x = split(&view.shape, &view.strides, &dims);
+                let y = split(shape, &target.strides, &dims);
+                self.copy_box(&node.name, (&view, &x), (&target, &y), dims, None);
             }
             _ => {
                 let rows = self.row_major(from)?;
@@ -48,30 +44,30 @@ impl Lower<'_> {
 
     pub(super) fn concat(&mut self, node: &Node, axis: usize) -> Done<()> {
         let out = node.outputs[0];
-        let shape = self.graph.shape(out).to_vec();
+        let fact = self.graph.fact(out).clone();
+        let picture = fact.shape.len() == 4 && axis == 1 && fact.dtype == DType::F32;
         let target: View = match self.views.get(&out) {
             Some(view) => view.clone(),
-            None if shape.len() == 4
-                && axis == 1
-                && self.graph.fact(out).dtype == tobiuo_tensor::DType::F32 =>
-            {
-                self.new_picture(out)
-            }
-            None => {
-                let dtype = self.stored(self.graph.fact(out).dtype);
-                self.new_dense(dtype, &shape)
-            }
+            None if self.is_only_output(out) => self.new_dense(fact.dtype, &fact.shape),
+            None if picture => self.new_picture(out),
+            None => self.new_dense(self.stored(fact.dtype), &fact.shape),
         };
         let mut at = 0;
         for &operand in &node.inputs {
-            let view = self.view(operand)?;
+            let view = self.exact(operand)?;
             let len = view.shape[axis];
             let mut part = target.clone();
             part.offset += at as i64 * target.strides[axis];
             part.shape[axis] = len;
-            part.channels_stored = if part.shape.len() == 4 { part.shape[1] } else { 0 };
+            // Behind the last channels lies the padding, which is theirs to write.
+            let last = axis == 1 && at + len == fact.shape[1];
+            part.channels_stored = match part.shape.len() {
+                4 if last => target.channels_stored.saturating_sub(at),
+                4 => part.shape[1],
+                _ => 0,
+            };
             let there = view.buffer == part.buffer && view.offset == part.offset;
-            if !there {
+            if !there && view.shape.iter().all(|&d| d > 0) {
                 self.copy(&node.name, &view, &part);
             }
             at += len;

@@ -57,23 +57,31 @@ pub(super) struct Mapped {
 pub(super) fn pad(a: &Pad, x: &Fact, out: &Fact) -> Result<Box<dyn Kernel>, CpuError> {
     let fixed = if let PadMode::Constant { value } = a.mode { value } else { 0.0 };
     let tables = (0..x.shape.len())
-        .map(|axis| {
-            let (begin, end) = (a.begins[axis] as isize, a.ends[axis] as isize);
-            if begin == 0 && end == 0 {
-                return Ok(None);
-            }
-            // What is cropped away is gone before the padding is made from the rest.
-            let crop = (-begin).max(0);
-            let left = x.shape[axis] as isize - crop - (-end).max(0);
-            let len = out.shape[axis];
-            let source = |i: usize| {
-                let inside = padded_index(i as isize - begin.max(0), left, a.mode);
-                inside.map_or(FIXED, |s| (s + crop) as usize)
-            };
-            table(len, (0..len).map(source)).map(Some)
-        })
+        .map(|axis| pad_table(a, axis, x.shape[axis], out.shape[axis]))
         .collect::<Result<Vec<_>, CpuError>>()?;
     Ok(Box::new(Mapped::new(x, out, tables, fixed)))
+}
+
+/// For an axis of `from` elements padded to `len`, the input element that each output element
+/// is a copy of, [`FIXED`] where it has the fixed value; `None` when the axis is not padded.
+pub(super) fn pad_table(
+    a: &Pad,
+    axis: usize,
+    from: usize,
+    len: usize,
+) -> Result<Option<Vec<usize>>, CpuError> {
+    let (begin, end) = (a.begins[axis] as isize, a.ends[axis] as isize);
+    if begin == 0 && end == 0 {
+        return Ok(None);
+    }
+    // What is cropped away is gone before the padding is made from the rest.
+    let crop = (-begin).max(0);
+    let left = from as isize - crop - (-end).max(0);
+    let source = |i: usize| {
+        let inside = padded_index(i as isize - begin.max(0), left, a.mode);
+        inside.map_or(FIXED, |s| (s + crop) as usize)
+    };
+    table(len, (0..len).map(source)).map(Some)
 }
 
 /// The element of `0..len` that padding element `i` copies.

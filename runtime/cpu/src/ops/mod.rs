@@ -22,6 +22,7 @@ mod resize;
 mod scalar;
 mod softmax;
 mod strided;
+pub mod tables;
 mod tiles;
 mod unary;
 mod walk;

@@ -70,6 +70,18 @@ impl Scale<'_> {
     }
 }
 
+/// The input element that each output element along an axis is a copy of, or [`FIXED`].
+pub(super) fn nearest_table(
+    a: &Resize,
+    axis: usize,
+    x: &Fact,
+    rounding: NearestRounding,
+) -> Result<Vec<usize>, CpuError> {
+    let scale = Scale::new(a, axis, x);
+    let index = |i| scale.source(i).map_or(FIXED, |s| nearest(s, rounding, scale.len));
+    table(scale.out, (0..scale.out).map(index))
+}
+
 fn nearest(source: f64, rounding: NearestRounding, len: usize) -> usize {
     let floor = source.floor();
     let above = source - floor;
@@ -85,11 +97,11 @@ fn nearest(source: f64, rounding: NearestRounding, len: usize) -> usize {
 
 /// For each output element along an axis, the first input element that it takes and the
 /// weights of `taps` elements from there on.
-struct Pass {
+pub(super) struct Pass {
     len: usize,
-    taps: usize,
-    starts: Vec<usize>,
-    weights: Vec<f32>,
+    pub(super) taps: usize,
+    pub(super) starts: Vec<usize>,
+    pub(super) weights: Vec<f32>,
     /// Elements that an axis step moves over.
     inner: usize,
     outer: usize,
@@ -145,7 +157,7 @@ impl Filter {
 
 /// The pass of one axis, or `None` when it changes nothing. The numbers of elements before
 /// and behind the axis are not known yet.
-fn pass(a: &Resize, axis: usize, x: &Fact) -> Result<Option<Pass>, CpuError> {
+pub(super) fn pass(a: &Resize, axis: usize, x: &Fact) -> Result<Option<Pass>, CpuError> {
     let scale = Scale::new(a, axis, x);
     let (len, out) = (scale.len, scale.out);
     let filter = Filter::new(a.mode, scale.scale);
@@ -212,11 +224,7 @@ pub(super) fn prepare(a: &Resize, x: &Fact, out: &Fact) -> Result<Box<dyn Kernel
     }
     if let ResizeMode::Nearest { rounding } = a.mode {
         let tables = (0..x.shape.len())
-            .map(|axis| {
-                let scale = Scale::new(a, axis, x);
-                let index = |i| scale.source(i).map_or(FIXED, |s| nearest(s, rounding, scale.len));
-                table(scale.out, (0..scale.out).map(index)).map(Some)
-            })
+            .map(|axis| nearest_table(a, axis, x, rounding).map(Some))
             .collect::<Result<Vec<_>, CpuError>>()?;
         return Ok(Box::new(Mapped::new(x, out, tables, extrapolation)));
     }
