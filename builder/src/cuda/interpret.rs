@@ -4,9 +4,11 @@
 use std::fmt;
 
 use tobiuo_kernels::Layer;
+use tobiuo_tensor::Tensor;
 
 use super::lower::{Lowered, Lowering, Operand};
 use super::view::View;
+use crate::graph::Graph;
 
 /// What buffers hold before anything is written: NaN as f16 and as f32.
 const POISON: u8 = 0xff;
@@ -66,6 +68,29 @@ pub fn run(lowering: &Lowering, inputs: &[&[u8]]) -> Result<Vec<Vec<u8>>, OutOfB
         buffers[view.buffer.0][..len].to_vec()
     };
     Ok(lowering.outputs.iter().map(whole).collect())
+}
+
+/// The outputs of a graph that was lowered, for its inputs in order.
+///
+/// # Errors
+///
+/// A layer would touch memory outside what it is given.
+pub fn tensors(
+    graph: &Graph,
+    lowering: &Lowering,
+    inputs: &[&Tensor],
+) -> Result<Vec<Tensor>, OutOfBounds> {
+    let bytes: Vec<&[u8]> = inputs.iter().map(|t| t.data().bytes()).collect();
+    let made = run(lowering, &bytes)?;
+    let facts = graph.outputs.iter().map(|&(_, v)| graph.fact(v));
+    Ok(facts
+        .zip(made)
+        .map(|(fact, bytes)| {
+            let mut tensor = Tensor::zeros(fact.dtype, fact.shape.clone());
+            tensor.view_mut().data.bytes_mut().copy_from_slice(&bytes);
+            tensor
+        })
+        .collect())
 }
 
 fn step(lowering: &Lowering, layer: &Lowered, buffers: &mut [Vec<u8>]) -> Result<(), OutOfBounds> {

@@ -347,6 +347,8 @@ impl Lower<'_> {
 }
 
 #[cfg(test)]
+mod op_tests;
+#[cfg(test)]
 mod product_tests;
 #[cfg(test)]
 mod tests;

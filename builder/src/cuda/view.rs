@@ -145,16 +145,31 @@ impl View {
 
     /// The same elements in another shape, when that is a view too.
     pub fn reshaped(&self, shape: &[usize]) -> Option<View> {
+        let channels = if shape.len() == 4 && self.shape.len() >= 2 && shape[1] == self.shape[1] {
+            self.channels_stored
+        } else {
+            0
+        };
+        // Elements in order can be divided anew in any way.
+        let numel = |shape: &[usize]| shape.iter().product::<usize>();
+        if self.is_dense() && numel(&self.shape) == numel(shape) {
+            let strides = dense(shape);
+            return Some(View {
+                shape: shape.to_vec(),
+                strides,
+                channels_stored: channels,
+                ..self.clone()
+            });
+        }
         let factors = refine(&self.shape, shape)?;
         let strides = split(&self.shape, &self.strides, &factors);
         let merged = merge(shape, &factors, &strides)?;
-        let channels_stored =
-            if shape.len() == 4 && self.shape.len() >= 2 && shape[1] == self.shape[1] {
-                self.channels_stored
-            } else {
-                0
-            };
-        Some(View { shape: shape.to_vec(), strides: merged, channels_stored, ..self.clone() })
+        Some(View {
+            shape: shape.to_vec(),
+            strides: merged,
+            channels_stored: channels,
+            ..self.clone()
+        })
     }
 }
 
@@ -259,6 +274,8 @@ mod tests {
         assert_eq!(flat.strides[1..], [1, 16]);
         assert!(x.reshaped(&[1, 320]).is_none());
         assert!(picture(16, 1, 1, 16).reshaped(&[1, 16]).unwrap().is_dense());
+        let rows = View { shape: vec![6, 4], strides: vec![4, 1], ..x };
+        assert_eq!(rows.reshaped(&[4, 6]).unwrap().strides, [6, 1]);
     }
 
     #[test]

@@ -210,7 +210,7 @@ impl Lower<'_> {
     ) {
         let mut read = dims.clone();
         if let Some((axis, n)) = valid {
-            read[axis] = n;
+            read[axis] = read[axis].min(n);
         }
         let boxed = View { shape: read, strides: x_strides.to_vec(), ..from.clone() };
         let (operand, x) = self.strided(&boxed);
@@ -232,6 +232,12 @@ impl Lower<'_> {
             constants: vec![],
             flops: 0,
         });
+    }
+
+    /// Copies by a layer whose strides count from `from`'s first element.
+    pub(super) fn push_copy(&mut self, name: &str, layer: PermuteLayer, from: &View, to: &View) {
+        let PermuteLayer { dims, x_strides, y_strides, valid, .. } = layer;
+        self.copy_box(name, (from, &x_strides), (to, &y_strides), dims, valid);
     }
 
     /// Makes a value an output: its own memory where that is as it should be, else a copy.
