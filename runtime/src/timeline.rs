@@ -115,6 +115,12 @@ impl Timeline {
         &self.spans
     }
 
+    /// Only what belongs to frames from this one on.
+    pub fn from_frame(mut self, first: u64) -> Timeline {
+        self.spans.retain(|s| s.frame >= first);
+        self
+    }
+
     fn origin(&self) -> u64 {
         self.spans.first().map_or(0, |s| s.time[0])
     }

@@ -15,7 +15,8 @@ use std::process::ExitCode;
 use tobiuo::capture::SourceConfig;
 use tobiuo::eval::{Annotations, Evaluator};
 use tobiuo::sink::{self, JsonLines, Pictures, TextLines, Video};
-use tobiuo::{Engine, ErrorKind, Pipeline, exit, logging, process};
+use tobiuo::{Engine, ErrorKind, MemoryPath, Pipeline, exit, logging, process};
+use tobiuo_builder::options::DeviceChoice;
 use tobiuo_builder::progress::Terminal;
 use tobiuo_builder::{BuildError, BuildOptions, build_cached};
 
@@ -24,6 +25,10 @@ usage: camera [INPUT [OUTPUT…]] [options]
   INPUT            /dev/video0, csi://0, rtsp://…, a video, pictures; else the bundled clip
   OUTPUT           out.avi, out_%i.jpg, out.jsonl, …; else a video and some pictures
   --model FILE     your own YOLO, as ONNX, instead of the bundled detector
+  --device D       cpu, cuda (its kernels are chosen by timing them on it), cuda:N, or auto: the
+                   GPU where there is one, else the CPU; cpu unless given
+  --integrated     frames reach the GPU through mapped memory, as on a Jetson, where that is the way
+                   anyhow
   --threshold S    lowest score of a detection, 0..1
   --frames N       ends after N frames
   --json           one JSON line per frame, and one with the summary
@@ -42,6 +47,8 @@ struct Options {
     input: Option<String>,
     outputs: Vec<String>,
     model: Option<PathBuf>,
+    device: DeviceChoice,
+    integrated: bool,
     threshold: Option<f32>,
     frames: Option<u64>,
     json: bool,
@@ -54,7 +61,8 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&folder)?;
     let model = options.model.unwrap_or_else(|| Path::new(ASSETS).join("detector.onnx"));
     let file = folder.join(model.file_stem().unwrap_or_default()).with_extension("tobiuo");
-    build_cached(&model, &file, &BuildOptions::default(), &mut Terminal::new())?;
+    let build = BuildOptions { device: options.device, ..BuildOptions::default() };
+    build_cached(&model, &file, &build, &mut Terminal::new())?;
     let engine = Engine::open(&file)?;
 
     // 2. The pipeline: where frames come from, where results go.
@@ -74,6 +82,9 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
         let pictures = Pictures::pattern(&folder.join("frame_%03i.jpg").to_string_lossy())?;
         builder = builder.sink(Box::new(Video::new(folder.join("annotated.avi"))?));
         builder = builder.sink(Box::new(pictures.every(30)));
+    }
+    if options.integrated {
+        builder = builder.memory(MemoryPath::Integrated);
     }
     if let Some(threshold) = options.threshold {
         builder = builder.score_threshold(threshold);
@@ -127,6 +138,8 @@ fn parse() -> Result<Options, lexopt::Error> {
             Value(v) if options.input.is_none() => options.input = Some(v.string()?),
             Value(v) => options.outputs.push(v.string()?),
             Long("model") => options.model = Some(parser.value()?.into()),
+            Long("device") => options.device = device(&parser.value()?.string()?)?,
+            Long("integrated") => options.integrated = true,
             Long("threshold") | Short('t') => options.threshold = Some(parser.value()?.parse()?),
             Long("frames") => options.frames = Some(parser.value()?.parse()?),
             Long("json") => options.json = true,
@@ -142,6 +155,16 @@ fn parse() -> Result<Options, lexopt::Error> {
         return Err("--check is for the bundled clip, so it takes no input".into());
     }
     Ok(options)
+}
+
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    let number = || text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+    match text {
+        "auto" => Ok(DeviceChoice::Auto),
+        "cpu" => Ok(DeviceChoice::Cpu),
+        "cuda" => Ok(DeviceChoice::Cuda(0)),
+        _ => number().map(DeviceChoice::Cuda).ok_or(format!("there is no device '{text}'")),
+    }
 }
 
 fn main() -> ExitCode {

@@ -101,7 +101,7 @@ struct Events {
     ran: Arc<Event>,
     computed: Event,
     fetch: Event,
-    done: Event,
+    done: Arc<Event>,
 }
 
 impl Events {
@@ -115,7 +115,7 @@ impl Events {
             ran: Arc::new(event()?),
             computed: event()?,
             fetch: event()?,
-            done: event()?,
+            done: Arc::new(event()?),
         })
     }
 
@@ -312,6 +312,8 @@ impl Camera {
         let mut download = CommandList::new(context)?;
         let fetched = download.pin(PinnedBuffer::new(context, bytes)?);
         download.download(&results, fetched, 0)?;
+        // In front of the list's own mark, which is what is waited for.
+        download.record(&events.done)?;
         let graph = self.capture([&frame, &geometry, &results], &events)?;
         Ok(Slot {
             index,
@@ -438,8 +440,7 @@ impl Camera {
         events.computed.record(compute)?;
         self.downloads.wait(&events.computed)?;
         events.fetch.record(&self.downloads)?;
-        slot.download.enqueue(&self.downloads)?;
-        events.done.record(&self.downloads)
+        slot.download.enqueue(&self.downloads)
     }
 
     /// Makes an idle slot ready for frames of another size.

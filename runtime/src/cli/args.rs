@@ -34,6 +34,7 @@ pub struct Args {
     pub warmup: Option<u64>,
     pub inputs: Vec<OsString>,
     pub output_dir: Option<PathBuf>,
+    pub timeline: Option<PathBuf>,
     pub images: Option<PathBuf>,
     pub annotations: Option<PathBuf>,
     /// Long names of the options that were given.
@@ -96,6 +97,7 @@ impl Args {
                 "warmup" => a.warmup = Some(number(p, known)?),
                 "input" => a.inputs.push(p.value().map_err(usage)?),
                 "output-dir" => a.output_dir = Some(p.value().map_err(usage)?.into()),
+                "timeline" => a.timeline = Some(p.value().map_err(usage)?.into()),
                 "images" => a.images = Some(p.value().map_err(usage)?.into()),
                 "annotations" => a.annotations = Some(p.value().map_err(usage)?.into()),
                 _ => {
@@ -182,7 +184,7 @@ impl Args {
 }
 
 /// All long options.
-const OPTIONS: [&str; 26] = [
+const OPTIONS: [&str; 27] = [
     "help",
     "quiet",
     "json",
@@ -207,6 +209,7 @@ const OPTIONS: [&str; 26] = [
     "warmup",
     "input",
     "output-dir",
+    "timeline",
     "images",
     "annotations",
 ];

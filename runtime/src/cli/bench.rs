@@ -1,30 +1,41 @@
 use std::fmt::Write as _;
+use std::path::Path;
 
-use tobiuo::Error;
-use tobiuo::bench::{BenchOptions, BenchReport, LayerTime, bench};
+use tobiuo::bench::{
+    BenchOptions, BenchReport, LayerTime, TimelineOptions, bench, timeline as timeline_of,
+};
 use tobiuo::stats::Percentiles;
+use tobiuo::{Engine, Error};
 
 use super::args::Args;
-use super::{Command, print, print_json};
+use super::{Command, print, print_json, say};
 
 pub const COMMAND: Command = Command {
     name: "bench",
-    synopsis: "ENGINE",
-    summary: "measures the latency of an engine on random inputs",
+    synopsis: "ENGINE [INPUT]",
+    summary: "measures the latency of an engine on random inputs, or of its pipeline on frames",
     options: "
   -n, --iterations N  runs that are measured; 100
   --warmup N          runs before them; 10
   --layers            also the time of each layer; on a GPU that of each launch alone
   -b, --batch N       items per run; 1
   --threads N         threads that the network computes on; all cores unless given
+  --timeline FILE     runs frames through the pipeline instead and notes what host threads and
+                      device do when: Chrome trace JSON (chrome://tracing, Perfetto), or a
+                      picture, FILE.svg
+  INPUT               with --timeline: where its frames come from; some are read beforehand and
+                      repeated; test://scene?width=1280&height=720&format=nv12 unless given
 ",
     device: true,
     run,
 };
 
 fn run(args: Args) -> Result<(), Error> {
-    args.only("bench", &["iterations", "warmup", "layers", "batch", "threads"])?;
-    let (engine, _) = args.engine("bench", 1)?;
+    args.only("bench", &["iterations", "warmup", "layers", "batch", "threads", "timeline"])?;
+    let (engine, rest) = args.engine("bench", if args.timeline.is_some() { 2 } else { 1 })?;
+    if let Some(file) = &args.timeline {
+        return timeline(&engine, &args, file, rest.first().map_or(FRAMES, String::as_str));
+    }
     let mut options = BenchOptions::default();
     options.iterations = args.iterations.unwrap_or(options.iterations);
     options.warmup = args.warmup.unwrap_or(options.warmup);
@@ -36,6 +47,23 @@ fn run(args: Args) -> Result<(), Error> {
     } else {
         print(&table(&report, args.layers))
     }
+}
+
+/// Frames of a usual camera.
+const FRAMES: &str = "test://scene?width=1280&height=720&format=nv12";
+
+fn timeline(engine: &Engine, args: &Args, file: &Path, input: &str) -> Result<(), Error> {
+    let mut options = TimelineOptions::default();
+    options.frames = args.iterations.unwrap_or(options.frames);
+    options.warmup = args.warmup.unwrap_or(options.warmup);
+    options.context = args.context();
+    let report = timeline_of(engine, input, &options)?;
+    report.timeline.write(file)?;
+    if args.json {
+        return print_json(&report.to_json());
+    }
+    say(&format!("wrote {}", file.display()));
+    print(&report.to_string())
 }
 
 fn table(r: &BenchReport, layers: bool) -> String {

@@ -1,5 +1,7 @@
 //! How fast an engine is on this machine.
 
+mod timeline;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -8,6 +10,8 @@ use tobiuo_tensor::{DType, Tensor, TensorData};
 
 use crate::stats::{Distribution, Percentiles};
 use crate::{ContextOptions, Engine, Error, ExecutionContext, process};
+
+pub use timeline::{TimelineOptions, TimelineReport, timeline};
 
 /// What is measured.
 #[derive(Clone, Debug)]
