@@ -76,7 +76,7 @@ fn number(value: &Value) -> u64 {
 #[test]
 fn kernels_are_timed_once_and_engines_verify() {
     let place = Place::new(Standin::new());
-    let first = place.build("detector.onnx", "a.tobiuo", &["--batch", "1,2"]);
+    let first = place.build("classifier.onnx", "a.tobiuo", &["--batch", "1,2"]);
     assert!(first["device"].as_str().unwrap().starts_with("cuda:0 ("), "{first}");
     assert!(first["device_why"].as_str().unwrap().contains("first GPU"), "{first}");
     assert_eq!(first["precision"], "fp16");
@@ -101,26 +101,26 @@ fn kernels_are_timed_once_and_engines_verify() {
     assert!(Path::new(&place.path("cache/tobiuo/tactics.jsonl")).exists());
 
     // The cache knows all of it: the same engine, and nothing measured.
-    let second = place.build("detector.onnx", "b.tobiuo", &["--batch", "1,2"]);
+    let second = place.build("classifier.onnx", "b.tobiuo", &["--batch", "1,2"]);
     let tuning = &second["cuda"]["tuning"];
     assert_eq!((number(&tuning["timed"]), number(&tuning["compiled"])), (0, 0), "{tuning}");
     assert!(number(&tuning["timed_before"]) > 10);
     assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "another engine from the cache");
     // And the engine that is there is what it would make.
-    let third = place.build("detector.onnx", "b.tobiuo", &["--batch", "1,2"]);
+    let third = place.build("classifier.onnx", "b.tobiuo", &["--batch", "1,2"]);
     assert_eq!(third["reused"], true);
-    assert_eq!(place.build("detector.onnx", "b.tobiuo", &[])["reused"], false);
-    let fp32 = place.build("detector.onnx", "b.tobiuo", &["-m", "fp32", "-g", "0"]);
+    assert_eq!(place.build("classifier.onnx", "b.tobiuo", &[])["reused"], false);
+    let fp32 = place.build("classifier.onnx", "b.tobiuo", &["-m", "fp32", "-g", "0"]);
     assert_eq!((&fp32["reused"], &fp32["precision"]), (&Value::Bool(false), &"fp32".into()));
 
-    let m = model("detector.onnx");
+    let m = model("classifier.onnx");
     for engine in ["a.tobiuo", "b.tobiuo"] {
         let e = place.path(engine);
         let verify = ["verify", &e, m.to_str().unwrap(), "--layers", "--samples", "1", "--json"];
         let found: Value = serde_json::from_str(&place.ends(0, &verify)).unwrap();
         assert_eq!(found["ok"], true, "{found}");
         let plan = &found["plans"][0];
-        assert!(plan["layers"].as_array().unwrap().len() >= 8, "{plan}");
+        assert!(plan["layers"].as_array().unwrap().len() >= 4, "{plan}");
         assert!(plan["first_difference"].is_null());
     }
     assert_eq!(place.files(), ["a.tobiuo", "b.tobiuo", "cache"]);
@@ -185,14 +185,14 @@ fn records_give_the_same_engine() {
 #[test]
 fn without_the_device_engines_are_untuned_and_say_so() {
     let place = Place::new(Standin::new().without_driver());
-    let report = place.build("detector.onnx", "a.tobiuo", &["--device", "sm_87"]);
+    let report = place.build("classifier.onnx", "a.tobiuo", &["--device", "sm_87"]);
     let device = &report["cuda"]["device"];
     assert_eq!((&device["tuned"], &device["sm"]), (&Value::Bool(false), &87.into()));
     assert_eq!(report["device"], "sm_87");
     assert!(report["cuda"]["plans"][0]["estimated_us"].is_null());
-    let again = place.build("detector.onnx", "b.tobiuo", &["--device", "sm_87"]);
+    let again = place.build("classifier.onnx", "b.tobiuo", &["--device", "sm_87"]);
     assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "{again}");
-    let m = model("detector.onnx");
+    let m = model("classifier.onnx");
     let m = m.to_str().unwrap();
     let e = place.path("c.tobiuo");
     let said = place.ends(0, &["build", m, "-o", &e, "--device", "sm_72"]);
@@ -209,17 +209,17 @@ fn without_the_device_engines_are_untuned_and_say_so() {
     // An untuned engine runs on a device of its kind, a tuned build is another engine.
     let place = place.on(Standin::new());
     place.ends(0, &["verify", &place.path("a.tobiuo"), m, "--samples", "1"]);
-    let tuned = place.build("detector.onnx", "a.tobiuo", &["--device", "sm_87"]);
+    let tuned = place.build("classifier.onnx", "a.tobiuo", &["--device", "sm_87"]);
     assert_eq!(tuned["reused"], false);
     assert_eq!(tuned["cuda"]["device"]["tuned"], true);
-    let fast = place.build("detector.onnx", "a.tobiuo", &["--effort", "fast"]);
+    let fast = place.build("classifier.onnx", "a.tobiuo", &["--effort", "fast"]);
     assert_eq!(fast["cuda"]["device"]["tuned"], false);
     assert_eq!(number(&fast["cuda"]["tuning"]["timed"]), 0);
 }
 
 #[test]
 fn a_missing_or_unfit_compiler_is_named() {
-    let m = model("detector.onnx");
+    let m = model("classifier.onnx");
     let m = m.to_str().unwrap();
     let place = Place::new(Standin::new().without_nvrtc());
     let e = place.path("a.tobiuo");
@@ -236,13 +236,13 @@ fn a_missing_or_unfit_compiler_is_named() {
 #[test]
 fn memory_has_a_limit() {
     let place = Place::new(Standin::new());
-    let m = model("detector.onnx");
+    let m = model("classifier.onnx");
     let m = m.to_str().unwrap();
     let e = place.path("a.tobiuo");
     // The cost model chooses, so that every build chooses alike.
     let limited = |limit: u64| {
         let text = limit.to_string();
-        place.build("detector.onnx", "a.tobiuo", &["--effort", "fast", "--memory-limit", &text])
+        place.build("classifier.onnx", "a.tobiuo", &["--effort", "fast", "--memory-limit", &text])
     };
     let needs = |report: &Value| -> (u64, u64) {
         let cuda = &report["cuda"];
@@ -263,7 +263,7 @@ fn memory_has_a_limit() {
         let said = place.ends(2, &["build", m, "-o", &e, "--memory-limit", bad]);
         assert!(said.contains("512M"), "{said}");
     }
-    let workspace = place.build("detector.onnx", "a.tobiuo", &["-w", "1"]);
+    let workspace = place.build("classifier.onnx", "a.tobiuo", &["-w", "1"]);
     assert_eq!(workspace["reused"], false);
 }
 
@@ -287,7 +287,8 @@ fn a_named_cache_is_used_or_is_an_error() {
     assert_eq!(number(&report["cuda"]["tuning"]["timed"]), 0);
     // A folder is no file.
     std::fs::create_dir(place.path("folder")).unwrap();
-    let said = place.ends(1, &["build", m, "-o", &e, "--tactic-cache", &place.path("folder")]);
+    let folder = place.path("folder");
+    let said = place.ends(1, &["build", m, "-o", &e, "--no-cache", "--tactic-cache", &folder]);
     assert!(said.contains("folder"), "{said}");
     assert!(place.ends(2, &["build", m, "-o", &e, "--effort", "mad"]).contains("default"));
 }

@@ -15,6 +15,7 @@ use super::layout::{Layout, Memory};
 use super::lower::{LowerError, Lowering, lower};
 use super::schedule::Schedule;
 use super::sections::Sections;
+use super::vision::{self, Camera};
 use crate::BuildError;
 use crate::build::VERSION;
 use crate::graph::Graph;
@@ -25,7 +26,7 @@ use crate::progress::Progress;
 use crate::tactics::cubins::CubinStore;
 use crate::tactics::record::{Here, Record, RecordedPlan};
 use crate::tactics::{
-    Chooser, Compiler, Effort, Tactic, TacticCache, Tuning, bandwidth, settle_once,
+    Chooser, Compiler, Effort, Tactic, TacticCache, TacticError, Tuning, bandwidth, settle_once,
 };
 
 /// The part of choosing that timing the whole network takes, for the progress bar.
@@ -209,16 +210,16 @@ pub fn make(
     let nvrtc_version = nvrtc.version();
     let (mut cache, store) = caches(&options.cuda)?;
     let compiler = Compiler::new(nvrtc, store);
-    let mut lowerings = Vec::new();
-    for (_, graph) in graphs {
-        lowerings.push(lower(graph, precision)?);
-    }
     let mut target = gpu
         .target()
         .ok_or_else(|| BuildError::NoDevice(format!("nothing is known of sm_{}", gpu.sm)))?;
     if let Some(record) = &record {
         check_record(request, record, graphs, nvrtc_version, &target)?;
         target = record.target.clone();
+    }
+    let mut lowerings = Vec::new();
+    for (_, graph) in graphs {
+        lowerings.push(lower(graph, precision)?);
     }
     let context = match (&gpu.device, &record) {
         (Some(device), None) => Some(Context::new(device.ordinal)?),
@@ -269,38 +270,48 @@ pub fn make(
                     effort,
                     cache: &mut cache,
                     device_key: &device_key,
-                    scratch_limit: limits.scratch(fixed),
+                    scratch_limit: limits.scratch(fixed.all),
                     memory_limit: limits.memory,
                 };
-                let (mut tactics, took) = fitting(&mut chooser, &limits, fixed, &mut |chooser| {
-                    let (tactics, took) =
-                        chooser.choose(lowering, progress, share * (1.0 - SETTLE_SHARE))?;
-                    let serial = Schedule::serial(tactics.len());
-                    let limited = limits.scratch(fixed).is_some();
-                    let needs = || memory(lowering, &serial, &tactics).scratch;
-                    let scratch = if limited { needs() } else { 0 };
-                    Ok((tactics, took, scratch))
-                })?;
+                let (mut tactics, took) =
+                    fitting(&mut chooser, &limits, fixed.all, &mut |chooser| {
+                        let (tactics, took) =
+                            chooser.choose(lowering, progress, share * (1.0 - SETTLE_SHARE))?;
+                        let serial = Schedule::serial(tactics.len());
+                        let limited = limits.scratch(fixed.all).is_some();
+                        let needs = || memory(lowering, &serial, &tactics).scratch;
+                        let scratch = if limited { needs() } else { 0 };
+                        Ok((tactics, took, scratch))
+                    })?;
                 tuning.add(&took);
                 let mut schedule = Schedule::serial(tactics.len());
                 if let (Some(context), true) = (&context, tuned) {
                     let begun = Instant::now();
                     progress.stage("timing the network", share * SETTLE_SHARE);
                     let placed = settle_once(context, lowering, &tactics, &mut cache, &device_key)?;
-                    placed.take(&mut tactics);
-                    network_us = Some(placed.network_us.1);
                     tuning.timing_seconds += begun.elapsed().as_secs_f64();
-                    // Side by side, layers need more memory.
-                    let weights = sections.weights.bytes().len() as u64;
-                    let needs = || total(&memory(lowering, &placed.schedule, &tactics));
-                    if limits.memory.is_none_or(|most| weights + needs() <= most) {
-                        schedule = placed.schedule;
+                    // Finalists, and layers side by side, may need more memory.
+                    let mut settled = tactics.clone();
+                    placed.take(&mut settled);
+                    let needs =
+                        || fixed.weights + total(&memory(lowering, &placed.schedule, &settled));
+                    if limits.memory.is_none_or(|most| needs() <= most) {
+                        network_us = Some(placed.network_us.1);
+                        (tactics, schedule) = (settled, placed.schedule);
                     }
                 }
                 (tactics, schedule)
             }
         };
-        let assembled = assemble(&parts(&tactics, &schedule), &mut sections)?;
+        let mut assembled = assemble(&parts(&tactics, &schedule), &mut sections)?;
+        if let Some(preprocess) = request.preprocess {
+            let camera = Camera { preprocess, task: request.task };
+            let mut compile = |source: &str| compiler.compile((source, false), target.sm);
+            let lies = (lowering, &assembled.homes[..]);
+            let plan = &mut assembled.plan;
+            vision::add(plan, lies, &camera, &target, &mut compile, &mut sections)
+                .map_err(TacticError::from)?;
+        }
         recorded.push(RecordedPlan::of(*batch, lowering, &tactics, &schedule));
         let mut said = plan_report(*batch, lowering, &tactics, &schedule, &assembled);
         said.network_us = network_us;
@@ -398,9 +409,18 @@ impl Limits {
     }
 }
 
-/// Weights, arena, inputs and outputs of the largest plan: what no choice of kernels changes.
-fn fixed_memory(lowerings: &[Lowering], limit: Option<u64>) -> Result<u64, BuildError> {
-    let Some(limit) = limit else { return Ok(0) };
+/// Memory that no choice of kernels changes, bytes; zero where there is no limit.
+#[derive(Clone, Copy, Debug)]
+struct Fixed {
+    /// Weights of all plans.
+    weights: u64,
+    /// With arena, inputs and outputs of the largest plan.
+    all: u64,
+}
+
+/// Weights, arena, inputs and outputs of the largest plan, if they are within the limit.
+fn fixed_memory(lowerings: &[Lowering], limit: Option<u64>) -> Result<Fixed, BuildError> {
+    let Some(limit) = limit else { return Ok(Fixed { weights: 0, all: 0 }) };
     let mut sections = Sections::default();
     let mut largest = Memory::default();
     for lowering in lowerings {
@@ -421,7 +441,7 @@ fn fixed_memory(lowerings: &[Lowering], limit: Option<u64>) -> Result<u64, Build
             largest.arena, largest.bound
         )));
     }
-    Ok(fixed)
+    Ok(Fixed { weights, all: fixed })
 }
 
 /// Chooses with less and less scratch memory for one layer until all together fit: the tickets
