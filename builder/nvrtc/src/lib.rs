@@ -42,6 +42,9 @@ pub enum NvrtcError {
     Call(String),
 }
 
+/// Lines of the compiler's log that messages show.
+const SHOWN: usize = 6;
+
 impl fmt::Display for NvrtcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -57,7 +60,14 @@ impl fmt::Display for NvrtcError {
                     known.join(" ")
                 )
             }
-            NvrtcError::Compile(log) => write!(f, "a kernel does not compile:\n{log}"),
+            NvrtcError::Compile(log) => {
+                write!(f, "a kernel does not compile:")?;
+                log.lines().take(SHOWN).try_for_each(|line| write!(f, "\n{line}"))?;
+                match log.lines().count().saturating_sub(SHOWN) {
+                    0 => Ok(()),
+                    more => write!(f, "\nand {more} more lines"),
+                }
+            }
         }
     }
 }
@@ -84,16 +94,18 @@ impl Nvrtc {
     /// own places, then CUDA's usual folders and Python's packages. The newest version found
     /// first is taken.
     pub fn open() -> Result<Nvrtc, NvrtcError> {
-        Nvrtc::find(&|_| true)
+        Nvrtc::find(&|_| true, false)
     }
 
     /// The same, but a library that compiles for this architecture (87 for `sm_87`), code that a
     /// driver of this CUDA version (1000 * major + 10 * minor) loads: several versions may be
-    /// installed, and none knows all.
+    /// installed, and none knows all. Where the driver is not known, the oldest is taken, whose
+    /// code most drivers load.
     pub fn open_for(architecture: u32, driver: Option<u32>) -> Result<Nvrtc, NvrtcError> {
         let loads = |version: (u32, u32)| driver.is_none_or(|d| version.0 <= d / 1000);
         let knows = |nvrtc: &Nvrtc| nvrtc.architectures.contains(&architecture);
-        Nvrtc::find(&|nvrtc| knows(nvrtc) && loads(nvrtc.version)).map_err(|e| match e {
+        let wanted = |nvrtc: &Nvrtc| knows(nvrtc) && loads(nvrtc.version);
+        Nvrtc::find(&wanted, driver.is_none()).map_err(|e| match e {
             NvrtcError::Architecture { known, version, .. } if known.contains(&architecture) => {
                 let driver = driver.unwrap_or(0) / 1000;
                 NvrtcError::Missing(format!(
@@ -110,14 +122,21 @@ impl Nvrtc {
         })
     }
 
-    /// The first that is wanted; without one, why not the first that opens, or that none does.
-    fn find(wanted: &dyn Fn(&Nvrtc) -> bool) -> Result<Nvrtc, NvrtcError> {
+    /// The first that is wanted, or the oldest; without one, why not the first that opens, or
+    /// that none does.
+    fn find(wanted: &dyn Fn(&Nvrtc) -> bool, oldest: bool) -> Result<Nvrtc, NvrtcError> {
         let (found, looked) = library::find();
+        let mut taken: Option<Nvrtc> = None;
         let mut unfit = None;
         let mut broken = None;
         for result in found {
             match result.and_then(|(api, path)| Nvrtc::with(api, path)) {
-                Ok(nvrtc) if wanted(&nvrtc) => return Ok(nvrtc),
+                Ok(nvrtc) if wanted(&nvrtc) && !oldest => return Ok(nvrtc),
+                Ok(nvrtc) if wanted(&nvrtc) => {
+                    if taken.as_ref().is_none_or(|t| nvrtc.version < t.version) {
+                        taken = Some(nvrtc);
+                    }
+                }
                 Ok(Nvrtc { architectures: known, version, .. }) => {
                     unfit.get_or_insert(NvrtcError::Architecture { wanted: 0, known, version });
                 }
@@ -130,7 +149,7 @@ impl Nvrtc {
                 }
             }
         }
-        Err(unfit.or(broken).unwrap_or_else(|| library::missing(&looked)))
+        taken.ok_or_else(|| unfit.or(broken).unwrap_or_else(|| library::missing(&looked)))
     }
 
     /// Opens one library file.
