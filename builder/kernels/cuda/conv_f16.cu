@@ -18,73 +18,6 @@
 // Design: CUTLASS's implicit GEMM documentation; split-K with a ticket: "Stream-K" (Osama et
 // al. 2023), section on fixed-split with fix-up.
 
-#define M_TOTAL (BATCH * OH * OW)
-#define K_TOTAL (KH * KW * IC)
-#define K_STEPS ((K_TOTAL + BK - 1) / BK)
-#define K_PADDED ((K_TOTAL + 63) / 64 * 64)
-#define STEPS_PER_SPLIT ((K_STEPS + SPLIT - 1) / SPLIT)
-#define THREADS (WR * WC * 32)
-#define WM (BM / WR)
-#define WN (BN / WC)
-#define TAPS (KH * KW)
-// Steps that copies run ahead of the product. Warpgroup products are still reading one stage
-// while the next is multiplied, so that one is not free yet.
-#define AHEAD (WGMMA ? ST - 2 : ST - 1)
-// Sums over odd and even k apart, where a tile has too few products to hide their latency.
-#define SUMS (!WGMMA && WM / 16 * (WN / 8) <= 4 && BK >= 64 ? 2 : 1)
-#if ROLLED
-#define PROLOGUE_LOOP _Pragma("unroll 1")
-#else
-#define PROLOGUE_LOOP _Pragma("unroll")
-#endif
-
-__device__ __forceinline__ void copy16(u32 to, const void* from, bool valid) {
-  int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
-}
-__device__ __forceinline__ void copy8(u32 to, const void* from, bool valid) {
-  int bytes = valid ? 8 : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(bytes));
-}
-__device__ __forceinline__ void copy4(u32 to, const void* from, bool valid) {
-  int bytes = valid ? 4 : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes));
-}
-__device__ __forceinline__ void load_matrix4(u32* d, u32 at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(at));
-}
-__device__ __forceinline__ void load_matrix2(u32* d, u32 at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(d[0]), "=r"(d[1]) : "r"(at));
-}
-__device__ __forceinline__ void mma(float* c, const u32* a, const u32* b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-// Byte offset of 16-byte chunk `c` of row `r` in a tile whose rows are BK halves.
-__device__ __forceinline__ u32 swizzled(int r, int c) {
-#if BK == 32
-  return (u32)(r * 64 + ((c ^ ((r >> 1) & 3)) << 4));
-#else
-  return (u32)(r * (BK * 2) + ((c ^ (r & 7)) << 4));
-#endif
-}
-
-#if WGMMA
-// Shared-memory descriptor of a K-major tile with 128-byte rows (PTX ISA, "Matrix descriptor"):
-// address, 1024 bytes from 8 rows to the next, 128-byte swizzle.
-__device__ __forceinline__ u64 descriptor(u32 at) {
-  return (u64)(at >> 4 & 0x3fff) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62;
-}
-#endif
-
-#if CLUSTER
-#define CLUSTER_SHAPE __cluster_dims__(1, 1, SPLIT)
-#else
-#define CLUSTER_SHAPE
-#endif
-
 extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS)
 KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, f16* y,
        const f16* res, float* __restrict__ partial, int* __restrict__ tickets) {
@@ -95,9 +28,6 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
   extern __shared__ __align__(128) u8 shared[];
 #endif
   __shared__ float shared_bias[BN];
-#if SPLIT > 1 && !CLUSTER
-  __shared__ int is_last;
-#endif
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, wr = warp / WC, wc = warp % WC;
   const int m0 = blockIdx.y * BM, n0 = blockIdx.x * BN;
   const int k_begin = SPLIT > 1 ? (int)blockIdx.z * STEPS_PER_SPLIT : 0;
@@ -163,6 +93,9 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     }
   };
 
+#if INBOX_APART
+  cluster_arrive();  // waited for before a block sends to another
+#endif
   // Weights do not depend on the kernels before this one: they travel while those finish.
   PROLOGUE_LOOP
   for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);
@@ -170,6 +103,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     copy4((u32)__cvta_generic_to_shared(shared_bias + i), bias + (n0 + i < OC ? n0 + i : 0), n0 + i < OC);
   release_dependents();
   wait_for_producers();
+  prefetch_residual(base, res, n0, tid);
   PROLOGUE_LOOP
   for (int s = 0; s < AHEAD; s++) {
     load_a(s, k_begin + s);
@@ -195,7 +129,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-    const u64 a = descriptor(at_a + (warp >> 2) * (64 * BK * 2)), b = descriptor(at_b);
+    const u64 a = descriptor(at_a + (warp >> 2) * (64 * BK * 2), 1024), b = descriptor(at_b, 1024);
 #pragma unroll
     for (int kk = 0; kk < BK / 16; kk++) warpgroup_mma(sums_of[0], a + kk * 2, b + kk * 2);
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
@@ -239,7 +173,6 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 #endif
   asm volatile("cp.async.wait_group 0;");
-  float(&acc)[WM / 16][WN / 8][4] = sums_of[0];
 #pragma unroll
   for (int z = 1; z < SUMS; z++)
 #pragma unroll
@@ -247,100 +180,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 #pragma unroll
       for (int j = 0; j < WN / 8; j++)
 #pragma unroll
-        for (int q = 0; q < 4; q++) acc[i][j][q] += sums_of[z][i][j][q];
+        for (int q = 0; q < 4; q++) sums_of[0][i][j][q] += sums_of[z][i][j][q];
 
-  const int row0 = wr * WM + (lane >> 2), col0 = wc * WN + (lane & 3) * 2;
-#if CLUSTER
-  // Partial sums over the stages' memory, rows PITCH apart against bank conflicts.
-  constexpr int PITCH = BN + 8, PIECES = BM * BN / 4;
-  float* sums = (float*)shared;
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-    for (int j = 0; j < WN / 8; j++)
-#pragma unroll
-      for (int h = 0; h < 2; h++)
-        *(float2*)(sums + (row0 + i * 16 + h * 8) * PITCH + col0 + j * 8) = make_float2(acc[i][j][h * 2], acc[i][j][h * 2 + 1]);
-  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
-  for (int p = blockIdx.z * PIECES / SPLIT + tid; p < ((int)blockIdx.z + 1) * PIECES / SPLIT; p += THREADS) {
-    int r = p / (BN / 4), c = p % (BN / 4) * 4, m = m0 + r, n = n0 + c;
-    if (m >= M_TOTAL || n >= OC_STORED) continue;
-    float v[4] = {shared_bias[c], shared_bias[c + 1], shared_bias[c + 2], shared_bias[c + 3]};
-    u32 at = base + (r * PITCH + c) * 4;
-#pragma unroll
-    for (int z = 0; z < SPLIT; z++) {
-      float part[4];
-      asm volatile("{.reg .u32 a; mapa.shared::cluster.u32 a, %4, %5; ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [a];}"
-                   : "=f"(part[0]), "=f"(part[1]), "=f"(part[2]), "=f"(part[3]) : "r"(at), "r"(z));
-#pragma unroll
-      for (int q = 0; q < 4; q++) v[q] += part[q];
-    }
-    if (RESIDUAL) {
-      uint2 add = *(const uint2*)(res + (u64)m * LDR + n);
-      v[0] += low_f32(add.x), v[1] += high_f32(add.x), v[2] += low_f32(add.y), v[3] += high_f32(add.y);
-    }
-#pragma unroll
-    for (int q = 0; q < 4; q++) v[q] = activate<ACT>(v[q], ACT_A, ACT_B);
-    *(uint2*)(y + (u64)m * LDY + n) = make_uint2(pack_f16(v[0], v[1]), pack_f16(v[2], v[3]));
-  }
-  // No block ends while another reads its memory.
-  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#elif SPLIT > 1
-  const int tile = blockIdx.y * gridDim.x + blockIdx.x;
-  float* mine = partial + (u64)(tile * SPLIT + blockIdx.z) * (BM * BN);
-#pragma unroll
-  for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-    for (int j = 0; j < WN / 8; j++)
-#pragma unroll
-      for (int h = 0; h < 2; h++)
-        __stcg((float2*)(mine + (row0 + i * 16 + h * 8) * BN + col0 + j * 8), make_float2(acc[i][j][h * 2], acc[i][j][h * 2 + 1]));
-  __threadfence();
-  __syncthreads();
-  if (tid == 0) {
-    is_last = atomicAdd(tickets + tile, 1) == SPLIT - 1;
-    if (is_last) tickets[tile] = 0;  // ready for the next run
-  }
-  __syncthreads();
-  if (!is_last) return;
-  __threadfence();
-  for (int z = 0; z < SPLIT; z++) {
-    if (z == (int)blockIdx.z) continue;
-    const float* other = partial + (u64)(tile * SPLIT + z) * (BM * BN);
-#pragma unroll
-    for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-      for (int j = 0; j < WN / 8; j++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-          float2 v = __ldcg((const float2*)(other + (row0 + i * 16 + h * 8) * BN + col0 + j * 8));
-          acc[i][j][h * 2] += v.x, acc[i][j][h * 2 + 1] += v.y;
-        }
-  }
-#else
-  __syncthreads();  // the bias, copied by other threads
-#endif
-
-#if !CLUSTER
-#pragma unroll
-  for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      int m = m0 + row0 + i * 16 + h * 8;
-      if (m >= M_TOTAL) continue;
-#pragma unroll
-      for (int j = 0; j < WN / 8; j++) {
-        int c = col0 + j * 8, n = n0 + c;
-        if (n >= OC_STORED) continue;
-        float p = acc[i][j][h * 2] + shared_bias[c], q = acc[i][j][h * 2 + 1] + shared_bias[c + 1];
-        if (RESIDUAL) {
-          u32 r = *(const u32*)(res + (u64)m * LDR + n);
-          p += low_f32(r), q += high_f32(r);
-        }
-        p = activate<ACT>(p, ACT_A, ACT_B), q = activate<ACT>(q, ACT_A, ACT_B);
-        *(u32*)(y + (u64)m * LDY + n) = pack_f16(p, q);
-      }
-    }
-#endif
+  finish(sums_of[0], shared, base, shared_bias, y, res, partial, tickets);
 }

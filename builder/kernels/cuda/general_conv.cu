@@ -211,17 +211,18 @@ KERNEL(const T* x, const T* FIXED w, const float* FIXED bias, T* y, const T* res
         float add[TOGETHER];
         load_together(add, res + pixel * LDR + channel);
 #pragma unroll
-        for (int q = 0; q < TOGETHER; q++) v[q] += add[q];
+        for (int q = 0; q < TOGETHER; q++) v[q] = RESIDUAL_LAST ? activate<ACT>(v[q], ACT_A, ACT_B) + add[q] : v[q] + add[q];
       }
 #pragma unroll
-      for (int q = 0; q < TOGETHER; q++) v[q] = activate<ACT>(v[q], ACT_A, ACT_B);
+      for (int q = 0; q < TOGETHER; q++) v[q] = RESIDUAL && RESIDUAL_LAST ? v[q] : activate<ACT>(v[q], ACT_A, ACT_B);
       store_together(y + pixel * LDY + channel, v);
 #else
 #pragma unroll
       for (int q = 0; q < TOGETHER; q++) {
         if (n + q >= limit) continue;
-        if (RESIDUAL) v[q] += load_one(res + pixel * LDR + channel + q);
-        store_one(y + pixel * LDY + channel + q, activate<ACT>(v[q], ACT_A, ACT_B));
+        float add = RESIDUAL ? load_one(res + pixel * LDR + channel + q) : 0.0f;
+        float value = RESIDUAL_LAST ? activate<ACT>(v[q], ACT_A, ACT_B) + add : activate<ACT>(v[q] + add, ACT_A, ACT_B);
+        store_one(y + pixel * LDY + channel + q, value);
       }
 #endif
     }

@@ -10,7 +10,10 @@ use super::reference::{activate, load, load_at, reach, store};
 use super::window::Windows;
 use super::{Argument, Candidate, Extents, Family, Target};
 
-const SOURCE: &str = include_str!("../cuda/conv_f16.cu");
+const TILE: &str = include_str!("../cuda/conv_tile.cuh");
+const EPILOGUE: &str = include_str!("../cuda/conv_epilogue.cuh");
+const IM2COL: &str = include_str!("../cuda/conv_f16.cu");
+const HALO: &str = include_str!("../cuda/conv_halo.cu");
 
 /// A convolution between NHWC tensors of f16, one group.
 ///
@@ -46,8 +49,10 @@ pub struct ConvLayer {
     pub dilations: [usize; 2],
     /// Elements from one residual pixel to the next, where there is a residual.
     pub residual_pitch: Option<usize>,
-    /// Applied last.
+    /// Applied to the sum of product, bias and residual.
     pub activation: Option<Activation>,
+    /// The residual is added behind the activation instead.
+    pub residual_last: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -59,15 +64,28 @@ struct Tile {
     warps: [usize; 2],
     /// Warpgroup products (compute capability 9.0a).
     wgmma: bool,
+    /// All taps read one patch: pixels of the tile down and across; `[0, 0]`: rows of the padded
+    /// picture. `None`: every tap's pixels are copied.
+    halo: Option<[usize; 2]>,
 }
 
 const fn tile(bm: usize, bn: usize, bk: usize, stages: usize, wr: usize, wc: usize) -> Tile {
-    Tile { bm, bn, bk, stages, warps: [wr, wc], wgmma: false }
+    Tile { bm, bn, bk, stages, warps: [wr, wc], wgmma: false, halo: None }
 }
 
 const fn warpgroups(bm: usize, bn: usize, stages: usize) -> Tile {
-    Tile { bm, bn, bk: 64, stages, warps: [bm / 16, 1], wgmma: true }
+    Tile { bm, bn, bk: 64, stages, warps: [bm / 16, 1], wgmma: true, halo: None }
 }
+
+impl Tile {
+    /// The same over patches of `[height, width]` pixels.
+    const fn over(self, pixels: [usize; 2]) -> Tile {
+        Tile { halo: Some(pixels), ..self }
+    }
+}
+
+/// Rows of the padded picture.
+const ROWS: [usize; 2] = [0, 0];
 
 /// Small and deep tiles for batch 1, larger ones for large maps.
 const TILES: &[Tile] = &[
@@ -120,6 +138,73 @@ const WARPGROUP_TILES: &[Tile] = &[
     warpgroups(256, 128, 4),
 ];
 
+/// For kernels of several taps and stride 1.
+const HALO_TILES: &[Tile] = &[
+    tile(16, 64, 64, 6, 1, 4).over(ROWS),
+    tile(32, 32, 64, 6, 2, 2).over(ROWS),
+    tile(32, 64, 64, 4, 1, 4).over(ROWS),
+    tile(32, 64, 64, 6, 2, 4).over(ROWS),
+    tile(64, 16, 64, 6, 4, 1).over(ROWS),
+    tile(64, 32, 64, 6, 4, 2).over(ROWS),
+    tile(64, 64, 64, 4, 2, 2).over(ROWS),
+    tile(64, 64, 64, 6, 2, 4).over(ROWS),
+    tile(64, 16, 64, 6, 4, 1).over([8, 8]),
+    tile(64, 32, 64, 6, 4, 2).over([8, 8]),
+    tile(64, 64, 64, 4, 2, 2).over([8, 8]),
+    tile(64, 64, 64, 6, 2, 4).over([8, 8]),
+    tile(128, 64, 64, 4, 4, 2).over([8, 16]),
+    tile(128, 32, 64, 4, 4, 1).over([8, 16]),
+    tile(64, 128, 64, 3, 2, 4).over([8, 8]),
+];
+
+/// The same with warpgroup products.
+const HALO_WARPGROUP_TILES: &[Tile] = &[
+    warpgroups(64, 16, 6).over(ROWS),
+    warpgroups(64, 32, 6).over(ROWS),
+    warpgroups(64, 32, 9).over(ROWS),
+    warpgroups(64, 64, 4).over(ROWS),
+    warpgroups(64, 64, 6).over(ROWS),
+    warpgroups(64, 64, 9).over(ROWS),
+    warpgroups(64, 128, 4).over(ROWS),
+    warpgroups(64, 128, 6).over(ROWS),
+    warpgroups(64, 256, 4).over(ROWS),
+    warpgroups(128, 32, 6).over(ROWS),
+    warpgroups(128, 64, 4).over(ROWS),
+    warpgroups(128, 64, 6).over(ROWS),
+    warpgroups(128, 128, 4).over(ROWS),
+    warpgroups(128, 128, 6).over(ROWS),
+    warpgroups(128, 256, 4).over(ROWS),
+    warpgroups(192, 64, 4).over(ROWS),
+    warpgroups(192, 64, 6).over(ROWS),
+    warpgroups(192, 128, 4).over(ROWS),
+    warpgroups(192, 128, 6).over(ROWS),
+    warpgroups(256, 64, 4).over(ROWS),
+    warpgroups(256, 64, 6).over(ROWS),
+    warpgroups(256, 128, 4).over(ROWS),
+    warpgroups(64, 16, 6).over([8, 8]),
+    warpgroups(64, 32, 5).over([8, 8]),
+    warpgroups(64, 32, 8).over([8, 8]),
+    warpgroups(64, 64, 4).over([8, 8]),
+    warpgroups(64, 64, 6).over([8, 8]),
+    warpgroups(64, 64, 9).over([8, 8]),
+    warpgroups(64, 128, 4).over([8, 8]),
+    warpgroups(64, 128, 6).over([8, 8]),
+    warpgroups(64, 256, 4).over([8, 8]),
+    warpgroups(128, 32, 5).over([8, 16]),
+    warpgroups(128, 64, 4).over([8, 16]),
+    warpgroups(128, 64, 6).over([8, 16]),
+    warpgroups(128, 64, 4).over([16, 8]),
+    warpgroups(128, 128, 4).over([8, 16]),
+    warpgroups(128, 128, 6).over([8, 16]),
+    warpgroups(128, 128, 4).over([16, 8]),
+    warpgroups(128, 256, 4).over([8, 16]),
+    warpgroups(192, 64, 4).over([24, 8]),
+    warpgroups(192, 128, 4).over([24, 8]),
+    warpgroups(256, 32, 4).over([16, 16]),
+    warpgroups(256, 64, 4).over([16, 16]),
+    warpgroups(256, 128, 4).over([16, 16]),
+];
+
 const SPLITS: &[usize] = &[1, 2, 3, 4, 6, 8, 12, 16];
 
 impl Family for ConvLayer {
@@ -133,19 +218,15 @@ impl Family for ConvLayer {
             let order = WeightOrder::FilterFirst { pitch: self.weight_pitch() };
             return self.as_general().ordered_candidates(order, target);
         }
-        let depth = self.kernel[0] * self.kernel[1] * self.channels;
         let mut out = Vec::new();
-        let specific = if target.sm == 90 { WARPGROUP_TILES } else { &[] };
-        for t in TILES.iter().chain(specific) {
-            // A tile twice as wide as the layer wastes what a smaller one does not.
-            let wide = t.bn > 16 && t.bn / 2 >= self.filters.next_multiple_of(8);
-            let least = if t.wgmma { 64 } else { 16 };
-            let tall = t.bm > least && t.bm / 2 >= self.pixels();
-            let tall = tall || (t.wgmma && self.pixels() < 24);
-            if wide || tall {
-                continue;
-            }
-            let steps = ceil_div(depth, t.bk);
+        let hopper = target.sm == 90;
+        let all = TILES
+            .iter()
+            .chain(HALO_TILES)
+            .chain(WARPGROUP_TILES.iter().filter(|_| hopper))
+            .chain(HALO_WARPGROUP_TILES.iter().filter(|_| hopper));
+        for t in all.filter(|t| self.fits(t)) {
+            let steps = self.steps(t);
             for &split in SPLITS {
                 if split > 1 && (split > steps || steps / split < 2) {
                     continue;
@@ -157,7 +238,7 @@ impl Family for ConvLayer {
                 // Clusters of a power of two where there are clusters.
                 let cluster = target.sm >= 90 && matches!(split, 2 | 4 | 8);
                 for rolled in [false, true] {
-                    out.push(self.candidate(t, split, cluster, rolled, steps, target));
+                    out.push(self.candidate(t, split, cluster, rolled, target));
                 }
             }
         }
@@ -197,10 +278,14 @@ impl Family for ConvLayer {
                         sum += x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
                     }
                 }
-                if let Some(pitch) = self.residual_pitch {
-                    sum += load_at(inputs[1], DType::F16, pixel * pitch + f);
-                }
-                let value = activate(self.activation, sum);
+                let add = self
+                    .residual_pitch
+                    .map_or(0.0, |pitch| load_at(inputs[1], DType::F16, pixel * pitch + f));
+                let value = if self.residual_last {
+                    activate(self.activation, sum) + add
+                } else {
+                    activate(self.activation, sum + add)
+                };
                 store(&mut outputs[0], DType::F16, pixel * self.y_pitch + f, value);
             }
         }
@@ -230,6 +315,7 @@ impl ConvLayer {
             bias_given: false,
             residual_pitch: self.residual_pitch,
             activation: self.activation,
+            residual_last: self.residual_last,
         }
     }
 
@@ -256,22 +342,92 @@ impl ConvLayer {
         self.batch * self.output[0] * self.output[1]
     }
 
+    /// False for a tile that wastes what a smaller one does not, or that the layer cannot use.
+    fn fits(&self, t: &Tile) -> bool {
+        let wide = t.bn > 16 && t.bn / 2 >= self.filters.next_multiple_of(8);
+        let least = if t.wgmma { 64 } else { 16 };
+        let tall = t.bm > least && t.bm / 2 >= self.pixels();
+        let short = t.wgmma && self.pixels() < 24;
+        if wide || tall || short {
+            return false;
+        }
+        let Some([height, width]) = t.halo else { return true };
+        let taps = self.kernel[0] * self.kernel[1];
+        // A patch is overwritten a whole round of taps after its last use.
+        let ahead = t.stages - if t.wgmma { 2 } else { 1 };
+        let [oh, ow] = self.output;
+        let tiled = (height == 0 || 2 * oh > height) && (width == 0 || 2 * ow > width);
+        self.strides == [1, 1]
+            && self.channels.is_multiple_of(8)
+            && self.channels >= 16
+            && taps > ahead
+            && tiled
+            && self.patch(t).0 <= 4 * t.bm
+    }
+
+    /// Steps through K.
+    fn steps(&self, t: &Tile) -> usize {
+        let taps = self.kernel[0] * self.kernel[1];
+        match t.halo {
+            Some(_) => ceil_div(self.channels, 64) * taps,
+            None => ceil_div(taps * self.channels, t.bk),
+        }
+    }
+
+    /// Rows of a patch, and how many patches there are.
+    fn patch(&self, t: &Tile) -> (usize, usize) {
+        let reach = |i: usize| (self.kernel[i] - 1) * self.dilations[i];
+        let rows = match t.halo {
+            None => return (0, 0),
+            Some([0, _]) => t.bm + reach(0) * (self.output[1] + reach(1)) + reach(1),
+            Some([h, w]) => (h + reach(0)) * (w + reach(1)),
+        };
+        (rows, if self.channels > 64 { 2 } else { 1 })
+    }
+
+    /// Tiles over all pixels.
+    fn tiles_down(&self, t: &Tile) -> usize {
+        let [oh, ow] = self.output;
+        let reach = |i: usize| (self.kernel[i] - 1) * self.dilations[i];
+        match t.halo {
+            None => ceil_div(self.pixels(), t.bm),
+            Some([0, _]) => {
+                let width = ow + reach(1);
+                let rows = (self.batch - 1) * (oh + reach(0)) * width + (oh - 1) * width + ow;
+                ceil_div(rows, t.bm)
+            }
+            Some([h, w]) => self.batch * ceil_div(oh, h) * ceil_div(ow, w),
+        }
+    }
+
     fn candidate(
         &self,
         t: &Tile,
         split: usize,
         cluster: bool,
         rolled: bool,
-        steps: usize,
         target: &Target,
     ) -> Candidate {
         let (bm, bn, bk) = (t.bm, t.bn, t.bk);
-        let tiles = [ceil_div(self.filters_stored, bn), ceil_div(self.pixels(), bm)];
+        let tiles = [ceil_div(self.filters_stored, bn), self.tiles_down(t)];
         let threads = t.warps[0] * t.warps[1] * 32;
-        let stages = t.stages * (bm + bn) * bk * 2;
-        let shared = if cluster { stages.max(bm * (bn + 8) * 4) } else { stages };
-        // Warpgroup products want tiles at multiples of 1024 bytes.
-        let shared = if t.wgmma { shared + 1024 } else { shared };
+        let (patch_rows, patches) = self.patch(t);
+        let stages = match t.halo {
+            None => t.stages * (bm + bn) * bk * 2,
+            Some(_) => t.stages * bn * 128 + patches * (patch_rows * 128).next_multiple_of(1024),
+        };
+        let own_rows = if cluster { bm / split } else { bm };
+        let prefetch = self.residual_pitch.is_some() && (split == 1 || cluster);
+        let residual_bytes = if prefetch { own_rows * (bn + 8) * 2 } else { 0 };
+        let inbox = if cluster { bm * (bn + 4) * 4 } else { 0 };
+        // Warpgroup products and patches want tiles at multiples of 1024 bytes.
+        let slack = if t.wgmma || t.halo.is_some() { 1024 } else { 0 };
+        let limit = target.shared_per_block as usize - slack - bn * 4 - 64;
+        let apart = cluster && stages + residual_bytes + inbox <= limit;
+        let residual_at = if apart { stages } else { stages.max(inbox) };
+        let inbox_at = if apart { stages + residual_bytes.next_multiple_of(16) } else { 0 };
+        let end = residual_at + residual_bytes.next_multiple_of(16);
+        let shared = slack + if apart { inbox_at + inbox } else { end };
         let mut d = Defines::new(target, true);
         d.all(&[
             ("BATCH", self.batch),
@@ -303,6 +459,13 @@ impl ConvLayer {
             ("WC", t.warps[1]),
             ("SPLIT", split),
             ("CLUSTER", usize::from(cluster)),
+            ("HALO", usize::from(t.halo.is_some())),
+            ("TILE_H", t.halo.map_or(0, |h| h[0])),
+            ("TILE_W", t.halo.map_or(0, |h| h[1])),
+            ("RESIDUAL_AT", residual_at),
+            ("RESIDUAL_LAST", usize::from(self.residual_last)),
+            ("INBOX_AT", inbox_at),
+            ("INBOX_APART", usize::from(apart)),
             ("WGMMA", usize::from(t.wgmma)),
             ("ROLLED", usize::from(rolled)),
         ])
@@ -315,18 +478,23 @@ impl ConvLayer {
             if self.residual_pitch.is_some() { Argument::Input(1) } else { Argument::Null };
         Candidate {
             label: format!(
-                "{}{bm}x{bn}x{bk} s{} w{}x{} {}{split}{}",
+                "{}{bm}x{bn}x{bk}{} s{} w{}x{} {}{split}{}",
                 if t.wgmma { "g" } else { "" },
+                match t.halo {
+                    None => String::new(),
+                    Some([0, _]) => " rows".into(),
+                    Some([h, w]) => format!(" {h}x{w}"),
+                },
                 t.stages,
                 t.warps[0],
                 t.warps[1],
                 if cluster { 'c' } else { 'k' },
                 if rolled { " r" } else { "" },
             ),
-            source: if t.wgmma {
-                d.source(&[&warpgroup_mma(bn), SOURCE])
-            } else {
-                d.source(&[SOURCE])
+            source: {
+                let product = if t.wgmma { warpgroup_mma(bn) } else { String::new() };
+                let body = if t.halo.is_some() { HALO } else { IM2COL };
+                d.source(&[&product, TILE, EPILOGUE, body])
             },
             grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
             block: threads as u32,
@@ -343,49 +511,57 @@ impl ConvLayer {
             ],
             scratch: tickets + partial,
             zeroed: tickets,
-            predicted_us: self.predict(t, (split, cluster), steps, count, shared, threads, target),
+            predicted_us: self.predict(t, (split, cluster), count, shared, threads, target)
+                + if rolled { 0.08 } else { 0.0 },
         }
     }
 
-    /// Rough time of a candidate, calibrated on an H200: a fixed start and end, a latency per
-    /// K step that deep pipelines hide in part, tensor-core time, and memory traffic.
-    #[allow(clippy::too_many_arguments)]
+    /// Rough time of a candidate, microseconds. Its constants, in cycles of a multiprocessor,
+    /// are fitted to 6,700 measured candidates of two networks on an H200 (docs/notes/cuda.md).
     fn predict(
         &self,
         t: &Tile,
         (split, cluster): (usize, bool),
-        steps: usize,
         tiles: usize,
         shared: usize,
         threads: usize,
         target: &Target,
     ) -> f64 {
-        let resident = (target.shared_per_sm as usize / (shared + 1024)).min(1536 / threads).max(1);
+        let clock = target.clock_ghz * 1e3;
+        let resident = (target.shared_per_sm as usize / (shared + 2048)).min(2048 / threads).max(1);
         let blocks = (tiles * split) as f64;
-        let sms = f64::from(target.sm_count);
-        let per_sm = (blocks / sms).ceil().max(1.0);
+        let per_sm = (blocks / f64::from(target.sm_count)).ceil().max(1.0);
         let waves = (per_sm / resident as f64).ceil();
         let together = per_sm.min(resident as f64);
-        let own_steps = ceil_div(steps, split) as f64;
-        let clock = target.clock_ghz * 1e3; // cycles per microsecond
-        // Dense f16: 1024 multiply-adds per cycle and SM from Ampere on, 2048 on Hopper.
-        let rate = match target.sm {
-            _ if t.wgmma => 1900.0,
-            90.. => 1300.0,
-            _ => 1024.0,
+        let steps = ceil_div(self.steps(t), split) as f64;
+        // What a block brings into shared memory per step.
+        let row = (t.bk * 2) as f64;
+        let step_bytes = match t.halo {
+            None => (t.bm + t.bn) as f64 * row,
+            Some(_) => {
+                let taps = (self.kernel[0] * self.kernel[1]) as f64;
+                let patches = (steps / taps).ceil();
+                t.bn as f64 * row + patches / steps * self.patch(t).0 as f64 * row
+            }
         };
-        let compute = (t.bm * t.bn * t.bk) as f64 / rate * together;
-        let start = if t.wgmma { 60.0 } else { 90.0 };
-        let issue = start + (t.bm + t.bn) as f64 * t.bk as f64 / (threads as f64) * 0.6;
-        let step_us = compute.max(issue * (1.0 + 0.15 * (together - 1.0))) / clock;
-        let traffic = (tiles * (t.bm + t.bn)) as f64 * (steps * t.bk * 2) as f64;
-        let l2_rate = target.bandwidth_gbs * 2.5e3; // bytes per microsecond
-        let fix_up = match (split, cluster) {
+        // Multiply-adds per cycle that small tiles reach, and the cycles of a step's start.
+        let (rate, start) = match t.wgmma {
+            true => (830.0, 60.0),
+            false => (450.0, 350.0),
+        };
+        let product = (t.bm * t.bn * t.bk) as f64 / rate * together;
+        // Bytes per cycle into one multiprocessor.
+        let fill = step_bytes / 34.0 * together;
+        let issue = start + step_bytes / 16.0 / threads as f64 * 13.0;
+        let step = product.max(fill).max(issue * (1.0 + 0.04 * (together - 1.0))) / clock;
+        let l2_rate = f64::from(target.sm_count) * 24.0 * clock;
+        let traffic = blocks * steps * step_bytes / l2_rate;
+        let joined = match (split, cluster) {
             (1, _) => 0.0,
-            (_, true) => 0.7,
-            _ => 1.8 + 0.12 * split as f64,
+            (_, true) => 0.5 + 0.12 * split as f64,
+            _ => 1.6 + 0.68 * split as f64,
         };
-        1.4 + fix_up + (waves * (0.5 + own_steps * step_us)).max(traffic / l2_rate)
+        0.4 + joined + (waves * (1.65 + steps * step)).max(traffic + 1.65)
     }
 }
 

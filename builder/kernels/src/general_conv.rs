@@ -63,6 +63,8 @@ pub struct GeneralConvLayer {
     pub residual_pitch: Option<usize>,
     /// Applied last.
     pub activation: Option<Activation>,
+    /// The residual is added behind the activation instead of before it.
+    pub residual_last: bool,
 }
 
 /// A phase of a transposed convolution along one axis: its taps are every `step`-th from
@@ -182,11 +184,15 @@ impl Family for GeneralConvLayer {
                     }
                 }
             }
-            for (f, mut sum) in sums.into_iter().enumerate() {
-                if let Some(pitch) = self.residual_pitch {
-                    sum += load_at(get(places.residual), self.dtype, pixel * pitch + f);
-                }
-                let value = activate(self.activation, sum);
+            for (f, sum) in sums.into_iter().enumerate() {
+                let add = self.residual_pitch.map_or(0.0, |pitch| {
+                    load_at(get(places.residual), self.dtype, pixel * pitch + f)
+                });
+                let value = if self.residual_last {
+                    activate(self.activation, sum) + add
+                } else {
+                    activate(self.activation, sum + add)
+                };
                 store(&mut outputs[0], self.dtype, pixel * self.y_pitch + f, value);
             }
         }
@@ -294,6 +300,7 @@ impl GeneralConvLayer {
                 ("RIGHT_CONSTANT", usize::from(!self.weights_given && !self.bias_given)),
                 ("RESIDUAL", usize::from(self.residual_pitch.is_some())),
                 ("LDR", self.residual_pitch.unwrap_or(0)),
+                ("RESIDUAL_LAST", usize::from(self.residual_last)),
                 ("VEC", x_vector),
             ]);
             match order {

@@ -82,6 +82,7 @@ fn convolution_with_everything() {
         dilations: [2, 1],
         residual_pitch: Some(8),
         activation: Some(Activation::LeakyRelu { alpha: 0.25 }),
+        residual_last: false,
     };
     let (h, f) = (DType::F16, DType::F32);
     let [inputs, constants, before, after] =

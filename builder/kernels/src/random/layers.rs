@@ -111,6 +111,7 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             dilations: w.dilations,
             residual_pitch: residual.then(|| filters_stored + random.pick(&[0, 16])),
             activation: random.activation(),
+            residual_last: random.once_in(4),
         });
     }
 }

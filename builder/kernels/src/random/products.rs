@@ -68,6 +68,7 @@ pub(super) fn general_conv(random: &mut Random) -> Layer {
             bias_given: random.once_in(7),
             residual_pitch: residual.then(|| filters_stored + random.pick(&[0, 16])),
             activation: random.activation(),
+            residual_last: random.once_in(4),
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Convolutions, transposed ones too, over one or two spatial axes.
 
-use tobiuo_ops::{Activation, Conv, ConvTranspose};
+use tobiuo_ops::{Activation, Binary, Conv, ConvTranspose, Op};
 use tobiuo_tensor::DType;
 
 use super::window::pitch;
@@ -187,8 +187,14 @@ impl Lower<'_> {
         let weights = self.floats(node.inputs[1], "weight")?;
         let bias = self.floats(node.inputs[2], "bias")?;
         let (x, channels) = self.dense_picture(node.inputs[0])?;
-        let residual = if window.residual { Some(self.planes(node.inputs[3])?) } else { None };
-        let y = self.new_planes(node.outputs[0]);
+        let added = self.added_behind(node, window);
+        let residual = match added {
+            Some((_, other)) => Some(self.planes(other)?),
+            None if window.residual => Some(self.planes(node.inputs[3])?),
+            None => None,
+        };
+        let result = added.map_or(node.outputs[0], |(sum, _)| sum);
+        let y = self.new_planes(result);
         within_reach(&x)?;
         let (filters, [kh, kw]) = (y.shape[1], window.kernel);
         let layer = ConvLayer {
@@ -206,6 +212,7 @@ impl Lower<'_> {
             dilations: window.dilations,
             residual_pitch: residual.as_ref().map(pitch),
             activation: window.activation,
+            residual_last: added.is_some(),
         };
         let shape = [filters, x.shape[1], kh, kw];
         let tail = ConvLayer::WEIGHT_TAIL;
@@ -215,8 +222,24 @@ impl Lower<'_> {
         let b = self.constant(pack::padded(&bias, filters.next_multiple_of(8), DType::F32));
         let operands = [x].into_iter().chain(residual).map(Operand::View).collect();
         self.add(node, Layer::Conv(layer), operands, &y, vec![w, b]);
-        self.set_planes(node.outputs[0], y);
+        self.set_planes(result, y);
         Ok(())
+    }
+
+    /// When all that follows a convolution is an addition of something that is there already:
+    /// the sum and the other operand. The convolution then computes the sum.
+    fn added_behind(&self, node: &Node, window: Window) -> Option<(ValueId, ValueId)> {
+        let out = node.outputs[0];
+        if window.residual || self.graph.is_output(out) {
+            return None;
+        }
+        let [user] = self.users.get(&out)?[..] else { return None };
+        let user = &self.graph.nodes[user];
+        let Op::Binary { kind: Binary::Add, activation: None } = user.op else { return None };
+        let &other = user.inputs.iter().find(|&&v| v != out)?;
+        let there = self.views.contains_key(&other);
+        let same = self.graph.shape(other) == self.graph.shape(out);
+        (there && same).then_some((user.outputs[0], other))
     }
 
     fn general_conv(&mut self, node: &Node, window: Window) -> Done<()> {
@@ -257,6 +280,7 @@ impl Lower<'_> {
             bias_given,
             residual_pitch: residual.as_ref().map(pitch),
             activation: window.activation,
+            residual_last: false,
         };
         let (mut operands, mut constants) = (vec![Operand::View(x)], Vec::new());
         let taps = window.kernel[0] * window.kernel[1];

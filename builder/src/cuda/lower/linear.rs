@@ -232,6 +232,7 @@ impl Lower<'_> {
                 dilations: [1, 1],
                 residual_pitch: None,
                 activation,
+                residual_last: false,
             };
             let packed = by_output(layer.weight_pitch(), ConvLayer::WEIGHT_TAIL, DType::F16);
             (packed, Layer::Conv(layer))
@@ -257,6 +258,7 @@ impl Lower<'_> {
                 bias_given: false,
                 residual_pitch: None,
                 activation,
+                residual_last: false,
             };
             let at = |_: usize, _: usize, k: usize, o: usize| match order {
                 _ if k >= dense.depth => 0.0,

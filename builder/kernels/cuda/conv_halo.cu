@@ -1,0 +1,203 @@
+// Convolution with stride 1 as an implicit GEMM whose A operand is a patch of the picture:
+// 64 channels of the tile's pixels and their neighbours are copied into shared memory once, and
+// every tap multiplies the same patch from a shifted row on. Against conv_f16.cu, which copies
+// each tap's pixels anew, a 3x3 layer moves up to nine times fewer bytes of A from the L2 cache.
+//
+// A patch row is one pixel: 64 halves, 128 bytes, chunks swizzled by the row's place in shared
+// memory. ldmatrix and wgmma both take a matrix that begins at any row: the swizzle is a function
+// of the address alone.
+//
+// Tiles are BM rows of the padded picture (TILE_W 0: a tap shifts by a constant, at the price of
+// rows in the padding that have no output), or TILE_H x TILE_W pixels in units of 8 x 8.
+// Weights, K order, split and epilogue are conv_f16.cu's; K is walked 64 channels at a time, all
+// taps of them, then the next.
+
+#define CHUNKS_OF_C ((IC + 63) / 64)
+#define PATCH_W (TILE_W == 0 ? PADDED_W : TILE_W + (KW - 1) * DW)
+#if TILE_W == 0
+#define PATCH_ROWS (BM + (KH - 1) * DH * PATCH_W + (KW - 1) * DW)
+#else
+#define PATCH_ROWS (PATCH_W * (TILE_H + (KH - 1) * DH))
+#endif
+#define HALO_STEPS (CHUNKS_OF_C * TAPS)
+#define HALO_STEPS_PER_SPLIT ((HALO_STEPS + SPLIT - 1) / SPLIT)
+#define PATCH_BYTES ((PATCH_ROWS * 128 + 1023) / 1024 * 1024)
+#define PATCHES (CHUNKS_OF_C > 1 ? 2 : 1)
+
+// The patch row of the tile's row `r`, for the first tap.
+__device__ __forceinline__ int patch_row(int r) {
+#if TILE_W == 0
+  return r;
+#else
+  int unit = r / 64;
+  return (unit / (TILE_W / 8) * 8 + r % 64 / 8) * PATCH_W + unit % (TILE_W / 8) * 8 + r % 8;
+#endif
+}
+
+extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS)
+KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, f16* y,
+       const f16* res, float* __restrict__ partial, int* __restrict__ tickets) {
+  extern __shared__ __align__(1024) u8 unaligned[];
+  u8* shared = unaligned + (1024 - (u32)__cvta_generic_to_shared(unaligned) % 1024) % 1024;
+  __shared__ float shared_bias[BN];
+  const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, wr = warp / WC, wc = warp % WC;
+  const int n0 = blockIdx.x * BN;
+  const int k_begin = SPLIT > 1 ? (int)blockIdx.z * HALO_STEPS_PER_SPLIT : 0;
+  const int k_end = SPLIT > 1 ? min(HALO_STEPS, k_begin + HALO_STEPS_PER_SPLIT) : HALO_STEPS;
+  const u32 base = (u32)__cvta_generic_to_shared(shared);
+  constexpr u32 B_BYTES = BN * 128, PATCH_AT = ST * B_BYTES;
+
+  // This thread's pieces of B: chunk tid % 8 of rows B_ROWS apart.
+  constexpr int B_ROWS = THREADS / 8, B_EACH = (BN + B_ROWS - 1) / B_ROWS;
+  const int column = tid % 8, first_row = tid / 8;
+  const f16* b_from = w + (u64)(n0 + first_row) * K_PADDED + column * 8;
+  // And of a patch: where its pixels begin in x, or -1 outside the picture.
+  constexpr int A_EACH = (PATCH_ROWS + B_ROWS - 1) / B_ROWS;
+  int a_from[A_EACH];
+#if TILE_W != 0
+  constexpr int ACROSS = (OW + TILE_W - 1) / TILE_W, DOWN = (OH + TILE_H - 1) / TILE_H;
+  const int t_image = blockIdx.y / (ACROSS * DOWN), t_y = blockIdx.y / ACROSS % DOWN * TILE_H, t_x = blockIdx.y % ACROSS * TILE_W;
+#endif
+#pragma unroll
+  for (int u = 0; u < A_EACH; u++) {
+    int p = first_row + u * B_ROWS;
+#if TILE_W == 0
+    int q = blockIdx.y * BM + p, image = q / (PADDED_H * PADDED_W), rest = q % (PADDED_H * PADDED_W);
+    int ih = rest / PADDED_W - PT, iw = rest % PADDED_W - PL;
+#else
+    int image = t_image, ih = t_y + p / PATCH_W - PT, iw = t_x + p % PATCH_W - PL;
+#endif
+    bool in = p < PATCH_ROWS && image < BATCH && ih >= 0 && ih < IH && iw >= 0 && iw < IW;
+    a_from[u] = in ? ((image * IH + ih) * IW + iw) * LDX : -1;
+  }
+
+  auto load_b = [&](int stage, int step) {
+    int chunk = step / TAPS, tap = step % TAPS;
+    const f16* from = b_from + tap * IC + chunk * 64;
+    u32 to = base + stage * B_BYTES;
+#pragma unroll
+    for (int u = 0; u < B_EACH; u++) {
+      int r = first_row + u * B_ROWS;
+      bool valid = step < k_end && r < BN && n0 + r < OC;
+      if (BN % B_ROWS == 0 || r < BN) copy16(to + r * 128 + ((column ^ (r & 7)) << 4), valid ? from + (u64)u * B_ROWS * K_PADDED : w, valid);
+    }
+  };
+  auto load_a = [&](int chunk) {
+    const f16* from = x + chunk * 64 + column * 8;
+    bool has = chunk * 64 + column * 8 < IC;
+    u32 to = base + PATCH_AT + chunk % PATCHES * PATCH_BYTES;
+#pragma unroll
+    for (int u = 0; u < A_EACH; u++) {
+      int p = first_row + u * B_ROWS;
+      bool valid = has && a_from[u] >= 0;
+      if (PATCH_ROWS % B_ROWS == 0 || p < PATCH_ROWS) copy16(to + p * 128 + ((column ^ (p & 7)) << 4), valid ? from + a_from[u] : x, valid);
+    }
+  };
+
+#if INBOX_APART
+  cluster_arrive();  // waited for before a block sends to another
+#endif
+  // Weights do not depend on the kernels before this one: they travel while those finish.
+  PROLOGUE_LOOP
+  for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);
+  for (int i = tid; i < BN; i += THREADS)
+    copy4((u32)__cvta_generic_to_shared(shared_bias + i), bias + (n0 + i < OC ? n0 + i : 0), n0 + i < OC);
+  release_dependents();
+  wait_for_producers();
+  load_a(k_begin / TAPS);
+  asm volatile("cp.async.commit_group;");
+  prefetch_residual(base, res, n0, tid);
+#pragma unroll 1
+  for (int s = 1; s < AHEAD; s++) {
+    int step = k_begin + s;
+    if (step < k_end && step % TAPS == 0) load_a(step / TAPS);
+    asm volatile("cp.async.commit_group;");
+  }
+
+  float sums_of[SUMS][WM / 16][WN / 8][4];
+#pragma unroll
+  for (int z = 0; z < SUMS; z++)
+#pragma unroll
+    for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+        for (int q = 0; q < 4; q++) sums_of[z][i][j][q] = 0.0f;
+#if !WGMMA
+  int a_row[WM / 16];
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++) a_row[i] = patch_row(wr * WM + i * 16 + (lane & 15));
+#endif
+
+  int stage = 0, fill = AHEAD, chunk = k_begin / TAPS, tap = k_begin % TAPS, ahead_tap = (k_begin + AHEAD) % TAPS;
+  for (int step = k_begin; step < k_end; step++) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1));
+    const u32 at_b = base + stage * B_BYTES, patch = base + PATCH_AT + chunk % PATCHES * PATCH_BYTES;
+    const int shift = tap / KW * DH * PATCH_W + tap % KW * DW;
+    auto load_next = [&] {
+      if (ahead_tap == 0 && step + AHEAD < k_end) load_a((step + AHEAD) / TAPS);
+      load_b(fill, step + AHEAD);
+      asm volatile("cp.async.commit_group;");
+    };
+#if WGMMA
+    // The copies' bytes become visible to the products' asynchronous reads.
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncthreads();
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+    constexpr u32 GROUP = TILE_W == 0 ? 1024 : PATCH_W * 128;
+    const u64 a = descriptor(patch + (patch_row((warp >> 2) * 64) + shift) * 128, GROUP), b = descriptor(at_b, 1024);
+#pragma unroll
+    for (int kk = 0; kk < 4; kk++) warpgroup_mma(sums_of[0], a + kk * 2, b + kk * 2);
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    load_next();
+    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+#else
+    __syncthreads();
+    load_next();
+    // Fragments are loaded one product ahead.
+    u32 a[2][WM / 16][4], b[2][WN / 8][2];
+    auto load_fragments = [&](int kk) {
+      const int f = kk & 1;
+#pragma unroll
+      for (int i = 0; i < WM / 16; i++) {
+        int r = a_row[i] + shift;
+        load_matrix4(a[f][i], patch + r * 128 + (((kk * 2 + (lane >> 4)) ^ (r & 7)) << 4));
+      }
+#pragma unroll
+      for (int j = 0; j + 1 < WN / 8; j += 2) {
+        u32 d[4];
+        load_matrix4(d, at_b + swizzled(wc * WN + j * 8 + ((lane >> 4) << 3) + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
+        b[f][j][0] = d[0], b[f][j][1] = d[1], b[f][j + 1][0] = d[2], b[f][j + 1][1] = d[3];
+      }
+      if (WN / 8 % 2) load_matrix2(b[f][WN / 8 - 1], at_b + swizzled(wc * WN + WN - 8 + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
+    };
+    load_fragments(0);
+#pragma unroll
+    for (int kk = 0; kk < 4; kk++) {
+      if (kk < 3) load_fragments(kk + 1);
+#pragma unroll
+      for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+        for (int j = 0; j < WN / 8; j++) mma(sums_of[kk % SUMS][i][j], a[kk & 1][i], b[kk & 1][j]);
+    }
+#endif
+    stage = stage == ST - 1 ? 0 : stage + 1;
+    fill = fill == ST - 1 ? 0 : fill + 1;
+    ahead_tap = ahead_tap == TAPS - 1 ? 0 : ahead_tap + 1;
+    if (tap == TAPS - 1) tap = 0, chunk++;
+    else tap++;
+  }
+#if WGMMA
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#endif
+  asm volatile("cp.async.wait_group 0;");
+#pragma unroll
+  for (int z = 1; z < SUMS; z++)
+#pragma unroll
+    for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+        for (int q = 0; q < 4; q++) sums_of[0][i][j][q] += sums_of[z][i][j][q];
+  finish(sums_of[0], shared, base, shared_bias, y, res, partial, tickets);
+}
