@@ -6,6 +6,8 @@
 #define CHUNKS (C_STORED / 8)
 // Unrolled windows of more taps than this cost more instructions than they save.
 #define UNROLL (KH * KW <= 49 ? 49 : 1)
+// Windows without gaps that meet the picture.
+#define CLAMPED (AVERAGE == 0 && DH == 1 && DW == 1 && WINDOWS_MEET)
 #define TOTAL (BATCH * OH * OW * CHUNKS)
 
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const T* x, T* y) {
@@ -21,12 +23,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const T* x, T* y) {
 #pragma unroll UNROLL
   for (int r = 0; r < KH; r++) {
     int ih = oh * SH - PT + r * DH;
+#if CLAMPED
+    // An element of the window's edge stands for those outside: the maximum is the same.
+    ih = min(max(ih, 0), IH - 1);
+#endif
 #pragma unroll UNROLL
     for (int s = 0; s < KW; s++) {
       int iw = ow * SW - PL + s * DW;
+#if CLAMPED
+      iw = min(max(iw, 0), IW - 1);
+#else
       if (AVERAGE == 2) count += ih < IH + PB && iw < IW + PR;
       if (ih < 0 || ih >= IH || iw < 0 || iw >= IW) continue;
       if (AVERAGE == 1) count++;
+#endif
       float v[8];
       load8(v, x + (u64)((n * IH + ih) * IW + iw) * LDX + c);
 #pragma unroll

@@ -14,6 +14,7 @@ const TILE: &str = include_str!("../cuda/conv_tile.cuh");
 const EPILOGUE: &str = include_str!("../cuda/conv_epilogue.cuh");
 const IM2COL: &str = include_str!("../cuda/conv_f16.cu");
 const HALO: &str = include_str!("../cuda/conv_halo.cu");
+const FIRST: &str = include_str!("../cuda/conv_first.cu");
 
 /// A convolution between NHWC tensors of f16, one group.
 ///
@@ -242,6 +243,7 @@ impl Family for ConvLayer {
                 }
             }
         }
+        out.extend(self.first_layer(target));
         out
     }
 
@@ -342,6 +344,92 @@ impl ConvLayer {
         self.batch * self.output[0] * self.output[1]
     }
 
+    /// Candidates of `cuda/conv_first.cu`, where it can compute the layer.
+    fn first_layer(&self, target: &Target) -> Vec<Candidate> {
+        let fits = self.channels == 4
+            && self.x_pitch == 4
+            && self.kernel[0] <= 4
+            && self.kernel[1] <= 4
+            && self.dilations[1] == 1
+            && self.filters_stored <= 64
+            && self.residual_pitch.is_none();
+        if !fits {
+            return Vec::new();
+        }
+        let [oh, ow] = self.output;
+        let bytes = 8 * self.batch * self.input[0] * self.input[1]
+            + 2 * self.filters_stored * self.pixels();
+        let candidate = |(h, w, threads): (usize, usize, usize)| {
+            let mut d = self.defines(target);
+            d.all(&[("TILE_H", h), ("TILE_W", w), ("THREADS", threads)]);
+            let grid = [ceil_div(ow, w) as u32, ceil_div(oh, h) as u32, self.batch as u32];
+            Candidate {
+                label: format!("first {h}x{w} t{threads}"),
+                source: d.source(&[FIRST]),
+                grid,
+                block: threads as u32,
+                shared: 0,
+                specific: false,
+                arguments: vec![
+                    Argument::Input(0),
+                    Argument::Constant(0),
+                    Argument::Constant(1),
+                    Argument::Output(0),
+                ],
+                scratch: 0,
+                zeroed: 0,
+                predicted_us: 1.8 + 1.5 * bytes as f64 / (target.bandwidth_gbs * 1e3),
+            }
+        };
+        let shapes = [
+            (2, 64, 128),
+            (4, 32, 128),
+            (4, 64, 128),
+            (4, 64, 256),
+            (8, 32, 128),
+            (8, 32, 256),
+            (8, 16, 128),
+            (2, 128, 128),
+            (2, 32, 64),
+        ];
+        let shared = |&(h, w, t): &(usize, usize, usize)| {
+            let rows = (h - 1) * self.strides[0] + (self.kernel[0] - 1) * self.dilations[0] + 1;
+            let columns = (w - 1) * self.strides[1] + 4;
+            rows * columns * 8 + t / 32 * 16 * (self.filters_stored + 8) * 2
+        };
+        shapes.into_iter().filter(|s| shared(s) <= 48 * 1024).map(candidate).collect()
+    }
+
+    /// The layer's own `#define`s.
+    fn defines(&self, target: &Target) -> Defines {
+        let mut d = Defines::new(target, true);
+        d.all(&[
+            ("BATCH", self.batch),
+            ("IH", self.input[0]),
+            ("IW", self.input[1]),
+            ("OH", self.output[0]),
+            ("OW", self.output[1]),
+            ("IC", self.channels),
+            ("LDX", self.x_pitch),
+            ("OC", self.filters),
+            ("OC_STORED", self.filters_stored),
+            ("LDY", self.y_pitch),
+            ("KH", self.kernel[0]),
+            ("KW", self.kernel[1]),
+            ("SH", self.strides[0]),
+            ("SW", self.strides[1]),
+            ("PT", self.pads[0]),
+            ("PL", self.pads[1]),
+            ("DH", self.dilations[0]),
+            ("DW", self.dilations[1]),
+            ("RESIDUAL", usize::from(self.residual_pitch.is_some())),
+            ("LDR", self.residual_pitch.unwrap_or(0)),
+            ("RESIDUAL_LAST", usize::from(self.residual_last)),
+        ])
+        .activation(self.activation);
+        d
+    }
+
     /// False for a tile that wastes what a smaller one does not, or that the layer cannot use.
     fn fits(&self, t: &Tile) -> bool {
         let wide = t.bn > 16 && t.bn / 2 >= self.filters.next_multiple_of(8);
@@ -428,28 +516,8 @@ impl ConvLayer {
         let inbox_at = if apart { stages + residual_bytes.next_multiple_of(16) } else { 0 };
         let end = residual_at + residual_bytes.next_multiple_of(16);
         let shared = slack + if apart { inbox_at + inbox } else { end };
-        let mut d = Defines::new(target, true);
+        let mut d = self.defines(target);
         d.all(&[
-            ("BATCH", self.batch),
-            ("IH", self.input[0]),
-            ("IW", self.input[1]),
-            ("OH", self.output[0]),
-            ("OW", self.output[1]),
-            ("IC", self.channels),
-            ("LDX", self.x_pitch),
-            ("OC", self.filters),
-            ("OC_STORED", self.filters_stored),
-            ("LDY", self.y_pitch),
-            ("KH", self.kernel[0]),
-            ("KW", self.kernel[1]),
-            ("SH", self.strides[0]),
-            ("SW", self.strides[1]),
-            ("PT", self.pads[0]),
-            ("PL", self.pads[1]),
-            ("DH", self.dilations[0]),
-            ("DW", self.dilations[1]),
-            ("RESIDUAL", usize::from(self.residual_pitch.is_some())),
-            ("LDR", self.residual_pitch.unwrap_or(0)),
             ("VEC", if self.channels.is_multiple_of(8) { 8 } else { 4 }),
             ("BM", bm),
             ("BN", bn),
@@ -463,13 +531,11 @@ impl ConvLayer {
             ("TILE_H", t.halo.map_or(0, |h| h[0])),
             ("TILE_W", t.halo.map_or(0, |h| h[1])),
             ("RESIDUAL_AT", residual_at),
-            ("RESIDUAL_LAST", usize::from(self.residual_last)),
             ("INBOX_AT", inbox_at),
             ("INBOX_APART", usize::from(apart)),
             ("WGMMA", usize::from(t.wgmma)),
             ("ROLLED", usize::from(rolled)),
-        ])
-        .activation(self.activation);
+        ]);
         let count = tiles[0] * tiles[1];
         let through_memory = split > 1 && !cluster;
         let tickets = if through_memory { (count * 4).next_multiple_of(256) } else { 0 };

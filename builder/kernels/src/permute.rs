@@ -60,37 +60,41 @@ impl Family for PermuteLayer {
         let time = 1.6 + bytes / (target.bandwidth_gbs * 1e3);
         let dims: Vec<String> = l.dims.iter().map(|d| d.to_string()).collect();
         let mut out = Vec::new();
-        let mut add =
-            |label: String, tile: Option<usize>, threads: usize, blocks: usize, us: f64| {
-                let mut d = Defines::new(target, true);
-                d.all(&[
-                    ("X_KIND", kind(l.from)),
-                    ("Y_KIND", kind(l.to)),
-                    ("RANK", rank),
-                    ("TILE", usize::from(tile.is_some())),
-                    ("P", tile.unwrap_or(0)),
-                    ("TOTAL", total),
-                    ("THREADS", threads),
-                ])
-                .set("VALID_AXIS", l.valid.map_or(-1, |v| v.0 as i64))
-                .set("VALID", l.valid.map_or(0, |v| v.1))
-                .set("X_OFFSET", l.x_offset)
-                .set("DIMS", format!("{{{}}}", dims.join(",")))
-                .set("X_STRIDES", list(&l.x_strides))
-                .set("Y_STRIDES", list(&l.y_strides));
-                out.push(Candidate {
-                    label,
-                    source: d.source(&[SOURCE]),
-                    grid: [blocks as u32, 1, 1],
-                    block: threads as u32,
-                    shared: 0,
-                    specific: false,
-                    arguments: vec![Argument::Input(0), Argument::Output(0)],
-                    scratch: 0,
-                    zeroed: 0,
-                    predicted_us: us,
-                });
-            };
+        let mut add = |label: String,
+                       (tile, vec): (Option<usize>, usize),
+                       threads: usize,
+                       blocks: usize,
+                       us: f64| {
+            let mut d = Defines::new(target, true);
+            d.all(&[
+                ("X_KIND", kind(l.from)),
+                ("Y_KIND", kind(l.to)),
+                ("RANK", rank),
+                ("TILE", usize::from(tile.is_some())),
+                ("P", tile.unwrap_or(0)),
+                ("VEC", vec),
+                ("TOTAL", total),
+                ("THREADS", threads),
+            ])
+            .set("VALID_AXIS", l.valid.map_or(-1, |v| v.0 as i64))
+            .set("VALID", l.valid.map_or(0, |v| v.1))
+            .set("X_OFFSET", l.x_offset)
+            .set("DIMS", format!("{{{}}}", dims.join(",")))
+            .set("X_STRIDES", list(&l.x_strides))
+            .set("Y_STRIDES", list(&l.y_strides));
+            out.push(Candidate {
+                label,
+                source: d.source(&[SOURCE]),
+                grid: [blocks as u32, 1, 1],
+                block: threads as u32,
+                shared: 0,
+                specific: false,
+                arguments: vec![Argument::Input(0), Argument::Output(0)],
+                scratch: 0,
+                zeroed: 0,
+                predicted_us: us,
+            });
+        };
         let last = rank - 1;
         let fastest =
             (0..rank).filter(|&i| l.x_strides[i] != 0).min_by_key(|&i| l.x_strides[i].abs());
@@ -99,16 +103,28 @@ impl Family for PermuteLayer {
             let penalty = if strided { time } else { 0.0 };
             add(
                 format!("plain {threads}"),
-                None,
+                (None, 0),
                 threads,
                 ceil_div(total, threads),
-                time + penalty,
+                time + penalty + 0.3,
             );
+            // Several elements that follow one another in y.
+            let vec = [8, 4, 2].into_iter().find(|&v| l.dims[last].is_multiple_of(v));
+            if let Some(vec) = vec.filter(|_| l.y_strides[last] == 1 && total < 1 << 31) {
+                let blocks = ceil_div(total / vec, threads);
+                add(
+                    format!("vector {vec} x {threads}"),
+                    (None, vec),
+                    threads,
+                    blocks,
+                    time + penalty,
+                );
+            }
         }
         if let (true, Some(p)) = (strided, fastest) {
             let tiles = ceil_div(l.dims[p], 32) * ceil_div(l.dims[last], 32);
             let blocks = tiles * (total / l.dims[p] / l.dims[last]);
-            add("tiled".to_string(), Some(p), 256, blocks, time);
+            add("tiled".to_string(), (Some(p), 0), 256, blocks, time);
         }
         out
     }

@@ -40,6 +40,16 @@ pub struct PoolLayer {
     pub average: Option<bool>,
 }
 
+impl PoolLayer {
+    /// Every window has an element of the picture.
+    fn windows_meet(&self) -> bool {
+        (0..2).all(|i| {
+            let last = (self.output[i] - 1) * self.strides[i];
+            self.pads[i] < self.kernel[i] && last < self.pads[i] + self.input[i]
+        })
+    }
+}
+
 impl Family for PoolLayer {
     fn name(&self) -> &'static str {
         "pool"
@@ -75,6 +85,7 @@ impl Family for PoolLayer {
                 ("DH", self.dilations[0]),
                 ("DW", self.dilations[1]),
                 ("AVERAGE", average),
+                ("WINDOWS_MEET", usize::from(self.windows_meet())),
             ]);
         })
     }

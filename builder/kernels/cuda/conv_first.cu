@@ -1,0 +1,96 @@
+// A network's first convolution: 4 stored channels, kernels up to 4 x 4, few filters.
+//
+// x [N, IH, IW, 4] NHWC f16, w and bias as conv_f16.cu's, y [N, OH, OW, LDY]. A block copies the
+// patch under TILE_H x TILE_W output pixels into shared memory; one kernel row of a pixel is 16
+// halves there that follow one another (4 pixels of 4 channels), so mma.sync m16n8k16 takes one
+// kernel row a step, straight from the patch, with no im2col matrix anywhere. All weights stay
+// in registers. Results go through shared memory, so that stores are whole 16-byte pieces.
+
+#define TAPS_ROW (KW * 4)
+#define PATCH_H ((TILE_H - 1) * SH + (KH - 1) * DH + 1)
+#define PATCH_W ((TILE_W - 1) * SW + 4)
+#define N_TILES (OC_STORED / 8)
+#define K_PADDED ((KH * KW * 4 + 63) / 64 * 64)
+#define GROUPS (TILE_H * TILE_W / 16)
+#define WARPS (THREADS / 32)
+#define OUT_PITCH (OC_STORED + 8)
+
+__device__ __forceinline__ void mma(float* c, const u32* a, const u32* b) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, f16* y) {
+  __shared__ __align__(16) uint2 patch[PATCH_H * PATCH_W];
+  __shared__ __align__(16) f16 out[WARPS][16 * OUT_PITCH];
+  const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, row = lane / 4, pair = lane % 4;
+  const int ox0 = blockIdx.x * TILE_W, oy0 = blockIdx.y * TILE_H, image = blockIdx.z;
+
+  // B fragments of all kernel rows: k = pair * 2 (+ 8) of a row, filter row of each 8.
+  u32 b[KH][N_TILES][2];
+#pragma unroll
+  for (int r = 0; r < KH; r++)
+#pragma unroll
+    for (int j = 0; j < N_TILES; j++)
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        int k = pair * 2 + h * 8, f = j * 8 + row;
+        b[r][j][h] = f < OC && k < TAPS_ROW ? *(const u32*)(w + (u64)f * K_PADDED + r * TAPS_ROW + k) : 0;
+      }
+  float bias_of[N_TILES][2];
+#pragma unroll
+  for (int j = 0; j < N_TILES; j++)
+#pragma unroll
+    for (int q = 0; q < 2; q++) {
+      int f = j * 8 + pair * 2 + q;
+      bias_of[j][q] = f < OC ? bias[f] : 0.0f;
+    }
+  release_dependents();
+  wait_for_producers();
+  const u32 at = (u32)__cvta_generic_to_shared(patch);
+  for (int i = tid; i < PATCH_H * PATCH_W; i += THREADS) {
+    int ih = oy0 * SH - PT + i / PATCH_W, iw = ox0 * SW - PL + i % PATCH_W;
+    bool in = ih >= 0 && ih < IH && iw >= 0 && iw < IW;
+    int bytes = in ? 8 : 0;
+    const f16* from = in ? x + ((u64)(image * IH + ih) * IW + iw) * LDX : x;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(at + i * 8), "l"(from), "r"(bytes));
+  }
+  asm volatile("cp.async.commit_group; cp.async.wait_group 0;");
+  __syncthreads();
+
+  for (int g = warp; g < GROUPS; g += WARPS) {
+    const int ty = g / (TILE_W / 16), tx = g % (TILE_W / 16) * 16;
+    if (oy0 + ty >= OH || ox0 + tx >= OW) continue;
+    float acc[N_TILES][4];
+#pragma unroll
+    for (int j = 0; j < N_TILES; j++) acc[j][0] = acc[j][2] = bias_of[j][0], acc[j][1] = acc[j][3] = bias_of[j][1];
+#pragma unroll
+    for (int r = 0; r < KH; r++) {
+      const u32* line = (const u32*)(patch + (ty * SH + r * DH) * PATCH_W + tx * SW);
+      const u32* first = line + row * SW * 2 + pair;
+      // k 8.. are the third and fourth pixel: those behind the kernel count as zero.
+      const bool third = KW > 2 && pair * 2 + 8 < TAPS_ROW;
+      const bool second = pair * 2 < TAPS_ROW;
+      u32 a[4] = {second ? first[0] : 0, second ? first[8 * SW * 2] : 0, third ? first[4] : 0, third ? first[8 * SW * 2 + 4] : 0};
+#pragma unroll
+      for (int j = 0; j < N_TILES; j++) mma(acc[j], a, b[r][j]);
+    }
+    f16* mine = out[warp];
+#pragma unroll
+    for (int j = 0; j < N_TILES; j++)
+#pragma unroll
+      for (int h = 0; h < 2; h++)
+        *(u32*)(mine + (row + h * 8) * OUT_PITCH + j * 8 + pair * 2) =
+            pack_f16(activate<ACT>(acc[j][h * 2], ACT_A, ACT_B), activate<ACT>(acc[j][h * 2 + 1], ACT_A, ACT_B));
+    __syncwarp();
+#pragma unroll
+    for (int i = lane; i < 16 * N_TILES; i += 32) {
+      int p = i / N_TILES, c = i % N_TILES * 8;
+      if (ox0 + tx + p < OW)
+        *(uint4*)(y + ((u64)(image * OH + oy0 + ty) * OW + ox0 + tx + p) * LDY + c) = *(const uint4*)(mine + p * OUT_PITCH + c);
+    }
+    __syncwarp();
+  }
+}
