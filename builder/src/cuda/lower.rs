@@ -116,8 +116,6 @@ impl std::error::Error for LowerError {}
 
 struct Lower<'a> {
     graph: &'a Graph,
-    /// The nodes that read each value.
-    users: HashMap<ValueId, Vec<usize>>,
     precision: Precision,
     /// f16 or f32: how float activations are stored.
     dtype: DType,
@@ -139,7 +137,6 @@ type Done<T> = Result<T, String>;
 pub fn lower(graph: &Graph, precision: Precision) -> Result<Lowering, LowerError> {
     let mut l = Lower {
         graph,
-        users: graph.users(),
         precision,
         dtype: if precision == Precision::Fp16 { DType::F16 } else { DType::F32 },
         places: Places::of(graph),
