@@ -1,4 +1,4 @@
-// The K largest (or smallest) of N elements of every row, in order, of equal ones the first
+// The K largest (or smallest) of LENGTH elements of every row, in order, of equal ones the first
 // first; NaN counts as larger than any number.
 //
 // Elements become integer keys whose order is the one wanted (largest key first).
@@ -26,7 +26,7 @@ __device__ __forceinline__ Key key_of(VALUE v) {
 }
 
 #if RANK
-#define BLOCKS_PER_ROW ((N + THREADS - 1) / THREADS)
+#define BLOCKS_PER_ROW ((LENGTH + THREADS - 1) / THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const X* x, Y* values, long long* indices) {
   release_dependents();
   wait_for_producers();
@@ -35,16 +35,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const X* x, Y* valu
   u32 mine = blockIdx.x % BLOCKS_PER_ROW * THREADS + threadIdx.x, place = 0;
   Offset fx = X_OFFSET, fv = V_OFFSET, fi = I_OFFSET;
   KEPT(row, fx, fv, fi)
-  Key key = mine < N ? key_of(LOAD(x[fx + (Offset)mine * X_STEP])) : 0;
-  for (u32 first = 0; first < N; first += THREADS) {
+  Key key = mine < LENGTH ? key_of(LOAD(x[fx + (Offset)mine * X_STEP])) : 0;
+  for (u32 first = 0; first < LENGTH; first += THREADS) {
     u32 j = first + threadIdx.x;
-    if (j < N) tile[threadIdx.x] = key_of(LOAD(x[fx + (Offset)j * X_STEP]));
+    if (j < LENGTH) tile[threadIdx.x] = key_of(LOAD(x[fx + (Offset)j * X_STEP]));
     __syncthreads();
-    u32 count = N - first < THREADS ? N - first : THREADS;
+    u32 count = LENGTH - first < THREADS ? LENGTH - first : THREADS;
     for (u32 t = 0; t < count; t++) place += tile[t] > key || (tile[t] == key && first + t < mine);
     __syncthreads();
   }
-  if (mine < N && place < K) {
+  if (mine < LENGTH && place < K) {
     values[fv + (Offset)place * V_STEP] = x[fx + (Offset)mine * X_STEP];
     indices[fi + (Offset)place * I_STEP] = mine;
   }
@@ -67,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const X* x, Y* valu
   for (int shift = KEY_BITS - 8; shift >= 0; shift -= 8) {
     for (u32 d = threadIdx.x; d < 256; d += THREADS) counts[d] = 0;
     __syncthreads();
-    for (u32 j = threadIdx.x; j < N; j += THREADS) {
+    for (u32 j = threadIdx.x; j < LENGTH; j += THREADS) {
       Key key = key_of(LOAD(x[fx + (Offset)j * X_STEP]));
       if (shift == KEY_BITS - 8 || (key ^ prefix) >> (shift + 8) % KEY_BITS == 0) atomicAdd(&counts[(u32)(key >> shift) & 255], 1);
     }
@@ -84,14 +84,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(const X* x, Y* valu
   }
   // Those before the K-th in any order; equal ones by place.
   u32 equal = 0;
-  for (u32 first = 0; first < N; first += THREADS) {
+  for (u32 first = 0; first < LENGTH; first += THREADS) {
     u32 j = first + threadIdx.x;
-    Key key = j < N ? key_of(LOAD(x[fx + (Offset)j * X_STEP])) : 0;
-    if (j < N && key > prefix) {
+    Key key = j < LENGTH ? key_of(LOAD(x[fx + (Offset)j * X_STEP])) : 0;
+    if (j < LENGTH && key > prefix) {
       u32 at = atomicAdd(&taken, 1);
       keys[at] = key, places[at] = j;
     }
-    bool same = j < N && key == prefix;
+    bool same = j < LENGTH && key == prefix;
     u32 votes = __ballot_sync(0xffffffffu, same), before = __popc(votes & ((1u << threadIdx.x % 32) - 1));
     if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = __popc(votes);
     __syncthreads();

@@ -129,10 +129,7 @@ impl Walk {
     /// every operand to the variable given for it.
     pub fn define(&self, name: &str, vector: usize) -> String {
         let operands: Vec<String> = (0..self.strides.len()).map(|i| format!("o{i}")).collect();
-        let mut out = format!(
-            "#define {name}(i, {}) Index {name}_r = (i); (void){name}_r;",
-            operands.join(", ")
-        );
+        let mut out = format!("#define {name}(i, {}) Index {name}_r = (i);", operands.join(", "));
         let last = self.dims.len().wrapping_sub(1);
         for axis in (0..self.dims.len()).rev() {
             let count = if axis == last { self.dims[axis] / vector } else { self.dims[axis] };
@@ -151,7 +148,7 @@ impl Walk {
                 }
             }
         }
-        out.push('\n');
+        writeln!(out, " (void){name}_r;").expect("writing to a String");
         out
     }
 }
@@ -243,9 +240,9 @@ mod tests {
         let walk = Walk { dims: vec![3, 8], strides: vec![vec![-8, 1], vec![0, 1]] };
         assert_eq!(
             walk.define("ALL", 4),
-            "#define ALL(i, o0, o1) Index ALL_r = (i); (void)ALL_r; Index ALL_k1 = ALL_r % 2u * 4; \
+            "#define ALL(i, o0, o1) Index ALL_r = (i); Index ALL_k1 = ALL_r % 2u * 4; \
              ALL_r /= 2u; o0 += (Offset)ALL_k1 * (1); o1 += (Offset)ALL_k1 * (1); Index ALL_k0 = \
-             ALL_r; o0 += (Offset)ALL_k0 * (-8);\n"
+             ALL_r; o0 += (Offset)ALL_k0 * (-8); (void)ALL_r;\n"
         );
     }
 }

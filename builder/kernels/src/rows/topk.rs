@@ -75,7 +75,7 @@ impl Family for TopKLayer {
             d.all(&[
                 ("RANK", usize::from(rank)),
                 ("THREADS", threads),
-                ("N", self.axis),
+                ("LENGTH", self.axis),
                 ("K", self.k),
                 ("SORT", self.k.next_power_of_two()),
                 ("KEY_BITS", bits),
