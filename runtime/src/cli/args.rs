@@ -28,7 +28,7 @@ pub struct Args {
     pub timeout: Option<f64>,
     pub threads: Option<NonZeroUsize>,
     pub device: DeviceChoice,
-    pub integrated: bool,
+    pub memory: MemoryPath,
     pub batch: Option<usize>,
     pub iterations: Option<u64>,
     pub warmup: Option<u64>,
@@ -90,7 +90,16 @@ impl Args {
                 "timeout" => a.timeout = Some(seconds(p, known)?),
                 "device" => a.device = text(p, known)?.parse()?,
                 "gpu" => a.device = DeviceChoice::Cuda(number(p, known)?),
-                "integrated" => a.integrated = true,
+                "integrated" => a.memory = MemoryPath::Integrated,
+                "memory" => {
+                    let given = text(p, known)?;
+                    a.memory = match given.as_str() {
+                        "auto" => MemoryPath::Auto,
+                        "discrete" => MemoryPath::Discrete,
+                        "integrated" => MemoryPath::Integrated,
+                        _ => return Err(bad(known, "auto, discrete or integrated", &given)),
+                    };
+                }
                 "threads" => a.threads = Some(positive(p, known)?),
                 "batch" => a.batch = Some(positive(p, known)?.get()),
                 "iterations" => a.iterations = Some(positive(p, known)?.get() as u64),
@@ -165,7 +174,7 @@ impl Args {
 
     /// How inputs and frames get to a CUDA device.
     pub fn memory(&self) -> MemoryPath {
-        if self.integrated { MemoryPath::Integrated } else { MemoryPath::Auto }
+        self.memory
     }
 
     /// Batch, threads and memory path.
@@ -184,7 +193,7 @@ impl Args {
 }
 
 /// All long options.
-const OPTIONS: [&str; 27] = [
+const OPTIONS: [&str; 28] = [
     "help",
     "quiet",
     "json",
@@ -204,6 +213,7 @@ const OPTIONS: [&str; 27] = [
     "device",
     "gpu",
     "integrated",
+    "memory",
     "batch",
     "iterations",
     "warmup",

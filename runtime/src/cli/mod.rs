@@ -50,10 +50,11 @@ const DEVICE_OPTIONS: &str = "
   -g, --gpu N       the same as --device cuda:N
   --integrated      host memory is mapped into the GPU, as on a Jetson, also where it is not
                     the GPU's own
+  --memory PATH     auto (as the GPU says), discrete (copies), integrated (as --integrated)
 ";
 
 /// Long names of [`DEVICE_OPTIONS`].
-const DEVICE_NAMES: [&str; 3] = ["device", "gpu", "integrated"];
+const DEVICE_NAMES: [&str; 4] = ["device", "gpu", "integrated", "memory"];
 
 const STATUSES: &str = "
 Exit status: 0 ok, 2 usage, 3 engine made for another device, 4 damaged or untrusted file,
