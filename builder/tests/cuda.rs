@@ -6,6 +6,7 @@ use std::process::Output;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tobiuo_engine::{EngineFile, Program};
 use tobiuo_standin::Standin;
 
 fn model(name: &str) -> PathBuf {
@@ -76,7 +77,7 @@ fn number(value: &Value) -> u64 {
 #[test]
 fn kernels_are_timed_once_and_engines_verify() {
     let place = Place::new(Standin::new());
-    let first = place.build("classifier.onnx", "a.tobiuo", &[]);
+    let first = place.build("detector.onnx", "a.tobiuo", &["--batch", "1,2"]);
     assert!(first["device"].as_str().unwrap().starts_with("cuda:0 ("), "{first}");
     assert!(first["device_why"].as_str().unwrap().contains("first GPU"), "{first}");
     assert_eq!(first["precision"], "fp16");
@@ -87,7 +88,7 @@ fn kernels_are_timed_once_and_engines_verify() {
     assert!(number(&tuning["timed"]) > 10 && number(&tuning["compiled"]) > 10, "{tuning}");
     assert_eq!(number(&tuning["timed_before"]), 0);
     let plans = cuda["plans"].as_array().unwrap();
-    assert_eq!(plans.len(), 1);
+    assert_eq!(plans.len(), 2);
     for plan in plans {
         assert!(plan["estimated_us"].as_f64().unwrap() > 0.0);
         assert!(plan["network_us"].as_f64().unwrap() > 0.0);
@@ -99,29 +100,34 @@ fn kernels_are_timed_once_and_engines_verify() {
     let many = |l: &&Value| !l["tactic"]["runners_up"].as_array().unwrap().is_empty();
     assert!(plans[0]["layers"].as_array().unwrap().iter().any(|l| many(&l)));
     assert!(Path::new(&place.path("cache/tobiuo/tactics.jsonl")).exists());
+    let file = EngineFile::open(place.path("a.tobiuo")).unwrap();
+    for plan in &file.manifest().plans {
+        let Program::Cuda(program) = &plan.program else { panic!("{plan:?}") };
+        assert!(program.vision.is_some(), "frames become pictures on the device");
+    }
 
     // The cache knows all of it: the same engine, and nothing measured.
-    let second = place.build("classifier.onnx", "b.tobiuo", &[]);
+    let second = place.build("detector.onnx", "b.tobiuo", &["--batch", "1,2"]);
     let tuning = &second["cuda"]["tuning"];
     assert_eq!((number(&tuning["timed"]), number(&tuning["compiled"])), (0, 0), "{tuning}");
     assert!(number(&tuning["timed_before"]) > 10);
     assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "another engine from the cache");
     // And the engine that is there is what it would make.
-    let third = place.build("classifier.onnx", "b.tobiuo", &[]);
+    let third = place.build("detector.onnx", "b.tobiuo", &["--batch", "1,2"]);
     assert_eq!(third["reused"], true);
-    let other = place.build("classifier.onnx", "b.tobiuo", &["--effort", "max"]);
+    let other = place.build("detector.onnx", "b.tobiuo", &["--effort", "max"]);
     assert_eq!(other["reused"], false);
-    let fp32 = place.build("classifier.onnx", "b.tobiuo", &["-m", "fp32", "-g", "0"]);
+    let fp32 = place.build("detector.onnx", "b.tobiuo", &["-m", "fp32", "-g", "0"]);
     assert_eq!((&fp32["reused"], &fp32["precision"]), (&Value::Bool(false), &"fp32".into()));
 
-    let m = model("classifier.onnx");
+    let m = model("detector.onnx");
     for engine in ["a.tobiuo", "b.tobiuo"] {
         let e = place.path(engine);
         let verify = ["verify", &e, m.to_str().unwrap(), "--layers", "--samples", "1", "--json"];
         let found: Value = serde_json::from_str(&place.ends(0, &verify)).unwrap();
         assert_eq!(found["ok"], true, "{found}");
         let plan = &found["plans"][0];
-        assert!(plan["layers"].as_array().unwrap().len() >= 4, "{plan}");
+        assert!(plan["layers"].as_array().unwrap().len() >= 8, "{plan}");
         assert!(plan["first_difference"].is_null());
     }
     assert_eq!(place.files(), ["a.tobiuo", "b.tobiuo", "cache"]);
@@ -131,15 +137,15 @@ fn kernels_are_timed_once_and_engines_verify() {
 fn records_give_the_same_engine() {
     let place = Place::new(Standin::new());
     let record = place.path("r.json");
-    place.build("classifier.onnx", "a.tobiuo", &["--record", &record, "--tactic-cache", "none"]);
+    place.build("detector.onnx", "a.tobiuo", &["--record", &record, "--tactic-cache", "none"]);
     let replayed = ["--replay", &record, "--tactic-cache", "none"];
-    let report = place.build("classifier.onnx", "b.tobiuo", &replayed);
+    let report = place.build("detector.onnx", "b.tobiuo", &replayed);
     assert_eq!(number(&report["cuda"]["tuning"]["timed"]), 0);
     assert_eq!(report["cuda"]["device"]["tuned"], true);
     assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "replayed");
     assert_eq!(place.files(), ["a.tobiuo", "b.tobiuo", "r.json"], "no cache was wanted");
 
-    let (m, c) = (model("detector.onnx"), model("classifier.onnx"));
+    let (m, c) = (model("classifier.onnx"), model("detector.onnx"));
     let (m, c, e) = (m.to_str().unwrap(), c.to_str().unwrap(), place.path("x.tobiuo"));
     let with = |m: &str, more: &[&str]| {
         let begin = ["build", m, "-o", &e, "--replay", &record];
@@ -152,6 +158,8 @@ fn records_give_the_same_engine() {
     assert!(said.contains("model: recorded"), "{said}");
     let said = place.ends(2, &strs(&with(c, &["--precision", "fp32"])));
     assert!(said.contains("precision: recorded fp16, here fp32"), "{said}");
+    let said = place.ends(2, &strs(&with(c, &["--batch", "1,2"])));
+    assert!(said.contains("batch sizes: recorded [1], here [1, 2]"), "{said}");
 
     // Damage: an error, never an engine.
     let good = std::fs::read_to_string(&record).unwrap();
@@ -176,7 +184,7 @@ fn records_give_the_same_engine() {
 
     // The architecture alone, without driver and device.
     let place = place.on(Standin::new().without_driver());
-    place.build("classifier.onnx", "b.tobiuo", &["--device", "sm_87", "--replay", &record]);
+    place.build("detector.onnx", "b.tobiuo", &["--device", "sm_87", "--replay", &record]);
     assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "replayed without the device");
     assert!(!place.files().contains(&"x.tobiuo".to_string()));
 }

@@ -384,7 +384,8 @@ fn check_record(
         path.display(),
         rows.join("\n")
     );
-    let of_device = ["architecture", "device", "multiprocessors", "L2 cache"];
+    let of_device =
+        ["architecture", "device", "multiprocessors", "shared memory of a block", "L2 cache"];
     if differences.iter().all(|d| of_device.contains(&d.what)) {
         return Err(BuildError::OtherDevice(text));
     }
