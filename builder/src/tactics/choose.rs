@@ -19,7 +19,7 @@ const FINALISTS: usize = 8;
 /// Runners-up that reports name.
 const RUNNERS_UP: usize = 4;
 /// Candidates tried for a layer that is not timed, when the ones before do not compile.
-const ATTEMPTS: usize = 8;
+pub(super) const ATTEMPTS: usize = 8;
 /// What loading and capturing a candidate takes, seconds, for the progress bar.
 const SETUP_SECONDS: f64 = 0.002;
 
@@ -156,7 +156,7 @@ impl Chooser<'_> {
         Ok((distinct, of_layer))
     }
 
-    /// The cost model's best that compiles.
+    /// The cost model's best that compiles and keeps its values in registers.
     fn by_model(
         &self,
         lowering: &Lowering,
@@ -169,7 +169,7 @@ impl Chooser<'_> {
         progress.stage("compiling kernels", share);
         for attempt in 0..ATTEMPTS {
             let open: Vec<usize> = (0..distinct.len())
-                .filter(|&d| distinct[d].code.iter().all(Option::is_none))
+                .filter(|&d| distinct[d].code.iter().flatten().all(|c| c.spill_bytes > 0))
                 .collect();
             let work: Vec<(usize, usize)> = open
                 .iter()
@@ -178,6 +178,7 @@ impl Chooser<'_> {
                 .collect();
             let first_failure = self.compile(distinct, &work, progress)?;
             if let Some((d, error)) = first_failure
+                && distinct[d].code.iter().all(Option::is_none)
                 && (attempt + 1 == ATTEMPTS || attempt + 1 >= distinct[d].candidates.len())
             {
                 return Err(error.in_layer(&lowering.layers[distinct[d].first].name));
@@ -335,7 +336,10 @@ impl Distinct<'_> {
     /// What was chosen; something was.
     fn tactic(mut self, distinct: usize) -> Tactic {
         let Some(times) = self.times.take() else {
-            let best = self.code.iter().position(Option::is_some).expect("one compiles");
+            let compiled = (0..self.code.len()).filter(|&c| self.code[c].is_some());
+            let spilled = |&c: &usize| self.code[c].as_ref().map(|code| code.spill_bytes);
+            // The first of those that spill least.
+            let best = compiled.min_by_key(spilled).expect("one compiles");
             return Tactic {
                 code: self.code.swap_remove(best).expect("it was found"),
                 candidate: self.candidates.swap_remove(best),

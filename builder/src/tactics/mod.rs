@@ -47,7 +47,8 @@ pub enum Effort {
 impl Effort {
     fn candidates(self) -> usize {
         match self {
-            Effort::Fast => 1,
+            // One is taken, the others where it does not compile or spills registers.
+            Effort::Fast => choose::ATTEMPTS,
             Effort::Default => 40,
             Effort::Max => usize::MAX,
         }
