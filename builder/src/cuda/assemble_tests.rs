@@ -88,10 +88,9 @@ fn inside(a: &Assembled, sections: &Sections) {
 fn order(schedule: &Schedule) -> Vec<Vec<bool>> {
     let n = schedule.slots.len();
     let mut before = vec![vec![false; n]; n];
-    for i in 0..n {
-        for j in 0..i {
-            let slot = &schedule.slots[i];
-            before[i][j] = slot.after.contains(&j) || schedule.slots[j].stream == slot.stream;
+    for (i, slot) in schedule.slots.iter().enumerate() {
+        for (j, earlier) in schedule.slots[..i].iter().enumerate() {
+            before[i][j] = slot.after.contains(&j) || earlier.stream == slot.stream;
         }
     }
     for k in 0..n {

@@ -3,6 +3,7 @@
 pub mod assemble;
 pub mod interpret;
 pub mod layout;
+mod limits;
 pub mod lower;
 pub mod make;
 pub mod pack;

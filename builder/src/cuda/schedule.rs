@@ -94,13 +94,13 @@ impl Schedule {
         // ended when it starts.
         let mut known: Vec<Vec<usize>> = Vec::with_capacity(n);
         let mut previous: Vec<Option<usize>> = vec![None; self.streams];
-        for i in 0..n {
+        for (i, needed) in before.iter().enumerate() {
             let stream = self.slots[i].stream;
             let mut ended = previous[stream].map_or(vec![0; self.streams], |p| known[p].clone());
             if let Some(p) = previous[stream] {
                 ended[stream] = p + 1;
             }
-            let mut wanted = before[i].clone();
+            let mut wanted = needed.clone();
             if i + 1 == n {
                 wanted.extend(previous.iter().flatten());
             }
