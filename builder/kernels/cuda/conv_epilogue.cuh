@@ -2,9 +2,10 @@
 // activation, stores. Sums are as mma.sync and wgmma leave them: rows lane / 4 and + 8, columns
 // lane % 4 * 2 and + 1 of each 16 x 8 piece.
 //
-// Blocks of a cluster send each row's sums to the block that finishes it (distributed shared
-// memory), so that one barrier is exposed; without clusters the last block to arrive adds up
-// what the others left in memory.
+// Each block of a cluster finishes some rows: the others send it their sums of these rows, by
+// stores into its inbox (distributed shared memory) and a barrier, or, with BULK, by one bulk copy
+// each, counted by an mbarrier (PTX ISA, "cp.async.bulk"). Without clusters the last block to
+// arrive adds up what the others left in memory.
 
 // Rows that this block finishes, and where its residual and its inbox lie in shared memory.
 #define OWN_ROWS (CLUSTER ? BM / SPLIT : BM)
@@ -37,6 +38,25 @@ __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
+// The barrier that counts the bytes of the inbox.
+__device__ __forceinline__ u64* inbox_barrier() {
+  __shared__ __align__(8) u64 arrived;
+  return &arrived;
+}
+// Once, before the first wait for the cluster.
+__device__ __forceinline__ void open_inbox(int tid) {
+#if CLUSTER
+#if BULK
+  if (tid == 0) {
+    u32 at = (u32)__cvta_generic_to_shared(inbox_barrier());
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(at) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"((SPLIT - 1) * OWN_ROWS * INBOX_PITCH * 4) : "memory");
+  }
+#endif
+  cluster_arrive();  // waited for before a block sends to another
+#endif
+}
+
 __device__ __forceinline__ float finished(float v, float add) {
 #if RESIDUAL_LAST
   return activate<ACT>(v, ACT_A, ACT_B) + add;
@@ -51,11 +71,37 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, wr = warp / WC, wc = warp % WC;
   const int n0 = blockIdx.x * BN, row0 = wr * WM + (lane >> 2), col0 = wc * WN + (lane & 3) * 2;
 #if CLUSTER
+  cluster_wait();
 #if !INBOX_APART
   // The inbox lies over the stages: no block sends before all have read theirs.
   cluster_arrive();
-#endif
   cluster_wait();
+#endif
+#if BULK
+  constexpr u32 PART = OWN_ROWS * INBOX_PITCH * 4;
+  const u32 arrived = (u32)__cvta_generic_to_shared(inbox_barrier());
+  __syncthreads();  // all warps have read the stages, which the sums now overwrite
+  float* sums = (float*)shared;
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++)
+        *(float2*)(sums + (row0 + i * 16 + h * 8) * INBOX_PITCH + col0 + j * 8) = make_float2(acc[i][j][h * 2], acc[i][j][h * 2 + 1]);
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  __syncthreads();
+  if (tid < SPLIT && tid != (int)blockIdx.z) {
+    u32 to, there, local = base + INBOX_AT + blockIdx.z * PART;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(local), "r"(tid));
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(arrived), "r"(tid));
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "r"(base + tid * PART), "r"(PART), "r"(there) : "memory");
+  }
+  u32 done = 0;
+  while (!done)
+    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(arrived) : "memory");
+  cluster_arrive();
+#else
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll
@@ -69,6 +115,7 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
     }
   cluster_arrive();
   cluster_wait();
+#endif
   const float* inbox = (const float*)(shared + INBOX_AT);
   const f16* residual = (const f16*)(shared + RESIDUAL_AT);
 #pragma unroll
@@ -78,7 +125,12 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
     float v[4] = {shared_bias[c], shared_bias[c + 1], shared_bias[c + 2], shared_bias[c + 3]};
 #pragma unroll
     for (int z = 0; z < SPLIT; z++) {
-      float4 part = *(const float4*)(inbox + (z * OWN_ROWS + r) * INBOX_PITCH + c);
+#if BULK
+      const float* from = z == (int)blockIdx.z ? sums : inbox;
+#else
+      const float* from = inbox;
+#endif
+      float4 part = *(const float4*)(from + (z * OWN_ROWS + r) * INBOX_PITCH + c);
       v[0] += part.x, v[1] += part.y, v[2] += part.z, v[3] += part.w;
     }
     float add[4] = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -90,6 +142,9 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
     for (int q = 0; q < 4; q++) v[q] = finished(v[q], add[q]);
     *(uint2*)(y + (u64)pixel * LDY + n) = make_uint2(pack_f16(v[0], v[1]), pack_f16(v[2], v[3]));
   }
+#if BULK
+  cluster_wait();  // nobody leaves while its sums are being copied
+#endif
 #else
 #if SPLIT > 1
   __shared__ int is_last;

@@ -93,9 +93,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     }
   };
 
-#if INBOX_APART
-  cluster_arrive();  // waited for before a block sends to another
-#endif
+  open_inbox(tid);
   // Weights do not depend on the kernels before this one: they travel while those finish.
   PROLOGUE_LOOP
   for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);

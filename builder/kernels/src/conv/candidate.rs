@@ -1,0 +1,182 @@
+//! One tile of the f16 convolutions as a candidate: its shared memory, source and predicted time.
+
+use super::ConvLayer;
+use super::tiles::{Join, Tile};
+use crate::defines::ceil_div;
+use crate::{Argument, Candidate, Target};
+
+const TILE: &str = include_str!("../../cuda/conv_tile.cuh");
+const EPILOGUE: &str = include_str!("../../cuda/conv_epilogue.cuh");
+const IM2COL: &str = include_str!("../../cuda/conv_f16.cu");
+const HALO: &str = include_str!("../../cuda/conv_halo.cu");
+
+impl ConvLayer {
+    pub(super) fn candidate(
+        &self,
+        t: &Tile,
+        split: usize,
+        join: Join,
+        rolled: bool,
+        target: &Target,
+    ) -> Candidate {
+        let cluster = join.in_cluster();
+        let (bm, bn, bk) = (t.bm, t.bn, t.bk);
+        let tiles = [ceil_div(self.filters_stored, bn), self.tiles_down(t)];
+        let threads = t.warps[0] * t.warps[1] * 32;
+        let (patch_rows, patches) = self.patch(t);
+        let stages = match t.halo {
+            None => t.stages * (bm + bn) * bk * 2,
+            Some(_) => t.stages * bn * 128 + patches * (patch_rows * 128).next_multiple_of(1024),
+        };
+        let own_rows = if cluster { bm / split } else { bm };
+        let prefetch = self.residual_pitch.is_some() && (split == 1 || cluster);
+        let residual_bytes = if prefetch { own_rows * (bn + 8) * 2 } else { 0 };
+        let inbox = if cluster { bm * (bn + 4) * 4 } else { 0 };
+        // Before bulk copies a block's own sums lie over its stages.
+        let sums = if join == Join::Copies { inbox } else { 0 };
+        let stages = stages.max(sums);
+        // Warpgroup products and patches want tiles at multiples of 1024 bytes.
+        let slack = if t.wgmma || t.halo.is_some() { 1024 } else { 0 };
+        let limit = target.shared_per_block as usize - slack - bn * 4 - 64;
+        // The inbox lies behind the stages where there is room.
+        let apart = cluster && stages + residual_bytes + 16 + inbox <= limit;
+        let residual_at = if apart { stages } else { stages.max(sums + inbox) };
+        let end = residual_at + residual_bytes.next_multiple_of(16);
+        let inbox_at = if apart { end } else { sums };
+        let shared = slack + if apart { inbox_at + inbox } else { end };
+        let mut d = self.defines(target);
+        d.all(&[
+            ("VEC", if self.channels.is_multiple_of(8) { 8 } else { 4 }),
+            ("BM", bm),
+            ("BN", bn),
+            ("BK", bk),
+            ("ST", t.stages),
+            ("WR", t.warps[0]),
+            ("WC", t.warps[1]),
+            ("SPLIT", split),
+            ("CLUSTER", usize::from(cluster)),
+            ("HALO", usize::from(t.halo.is_some())),
+            ("TILE_H", t.halo.map_or(0, |h| h[0])),
+            ("TILE_W", t.halo.map_or(0, |h| h[1])),
+            ("RESIDUAL_AT", residual_at),
+            ("INBOX_AT", inbox_at),
+            ("INBOX_APART", usize::from(apart)),
+            ("BULK", usize::from(join == Join::Copies)),
+            ("WGMMA", usize::from(t.wgmma)),
+            ("ROLLED", usize::from(rolled)),
+        ]);
+        let count = tiles[0] * tiles[1];
+        let through_memory = join == Join::Memory;
+        let tickets = if through_memory { (count * 4).next_multiple_of(256) } else { 0 };
+        let partial = if through_memory { count * split * bm * bn * 4 } else { 0 };
+        let residual =
+            if self.residual_pitch.is_some() { Argument::Input(1) } else { Argument::Null };
+        Candidate {
+            label: format!(
+                "{}{bm}x{bn}x{bk}{} s{} w{}x{} {}{split}{}",
+                if t.wgmma { "g" } else { "" },
+                match t.halo {
+                    None => String::new(),
+                    Some([0, _]) => " rows".into(),
+                    Some([h, w]) => format!(" {h}x{w}"),
+                },
+                t.stages,
+                t.warps[0],
+                t.warps[1],
+                join.mark(),
+                if rolled { " r" } else { "" },
+            ),
+            source: {
+                let product = if t.wgmma { warpgroup_mma(bn) } else { String::new() };
+                let body = if t.halo.is_some() { HALO } else { IM2COL };
+                d.source(&[&product, TILE, EPILOGUE, body])
+            },
+            grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
+            block: threads as u32,
+            shared: shared as u32,
+            specific: t.wgmma,
+            arguments: vec![
+                Argument::Input(0),
+                Argument::Constant(0),
+                Argument::Constant(1),
+                Argument::Output(0),
+                residual,
+                if through_memory { Argument::Scratch(tickets) } else { Argument::Null },
+                if through_memory { Argument::Scratch(0) } else { Argument::Null },
+            ],
+            scratch: tickets + partial,
+            zeroed: tickets,
+            predicted_us: self.predict(t, (split, join), count, shared, threads, target)
+                + if rolled { 0.08 } else { 0.0 },
+        }
+    }
+
+    /// Rough time of a candidate, microseconds. Its constants, in cycles of a multiprocessor,
+    /// are fitted to 6,700 measured candidates of two networks on an H200 (docs/notes/cuda.md).
+    fn predict(
+        &self,
+        t: &Tile,
+        (split, join): (usize, Join),
+        tiles: usize,
+        shared: usize,
+        threads: usize,
+        target: &Target,
+    ) -> f64 {
+        let clock = target.clock_ghz * 1e3;
+        let resident = (target.shared_per_sm as usize / (shared + 2048)).min(2048 / threads).max(1);
+        let blocks = (tiles * split) as f64;
+        let per_sm = (blocks / f64::from(target.sm_count)).ceil().max(1.0);
+        let waves = (per_sm / resident as f64).ceil();
+        let together = per_sm.min(resident as f64);
+        let steps = ceil_div(self.steps(t), split) as f64;
+        // What a block brings into shared memory per step.
+        let row = (t.bk * 2) as f64;
+        let step_bytes = match t.halo {
+            None => (t.bm + t.bn) as f64 * row,
+            Some(_) => {
+                let taps = (self.kernel[0] * self.kernel[1]) as f64;
+                let patches = (steps / taps).ceil();
+                t.bn as f64 * row + patches / steps * self.patch(t).0 as f64 * row
+            }
+        };
+        // Multiply-adds per cycle that small tiles reach, and the cycles of a step's start.
+        let (rate, start) = match t.wgmma {
+            true => (830.0, 60.0),
+            false => (450.0, 350.0),
+        };
+        let product = (t.bm * t.bn * t.bk) as f64 / rate * together;
+        // Bytes per cycle into one multiprocessor.
+        let fill = step_bytes / 34.0 * together;
+        let issue = start + step_bytes / 16.0 / threads as f64 * 13.0;
+        let step = product.max(fill).max(issue * (1.0 + 0.04 * (together - 1.0))) / clock;
+        let l2_rate = f64::from(target.sm_count) * 24.0 * clock;
+        let traffic = blocks * steps * step_bytes / l2_rate;
+        let joined = match join {
+            Join::Nothing => 0.0,
+            Join::Stores | Join::Copies => 0.5 + 0.15 * split as f64,
+            Join::Memory => 1.6 + 0.68 * split as f64,
+        };
+        0.4 + joined + (waves * (1.65 + steps * step)).max(traffic + 1.65)
+    }
+}
+
+/// The product of one warpgroup as a device function: `d += a * b` for a 64 x 16 tile at
+/// descriptor `a` and a `bn` x 16 tile at `b` (PTX ISA, `wgmma.mma_async`).
+fn warpgroup_mma(bn: usize) -> String {
+    let registers = bn / 2;
+    let list: Vec<String> = (0..registers).map(|i| format!("%{i}")).collect();
+    let sums: Vec<String> =
+        (0..registers).map(|i| format!("\"+f\"(d[{}][{}])", i / 4, i % 4)).collect();
+    format!(
+        "__device__ __forceinline__ void warpgroup_mma(float (&d)[1][{}][4], u64 a, u64 b) {{\n\
+         float(&s)[{}][4] = d[0];\n\
+         asm volatile(\"{{.reg .pred p; setp.eq.u32 p, 0, 0; \"\n\
+         \"wgmma.mma_async.sync.aligned.m64n{bn}k16.f32.f16.f16 {{{}}}, %{registers}, %{}, p, 1, 1, 0, 0;}}\"\n\
+         : {} : \"l\"(a), \"l\"(b));\n}}\n",
+        bn / 8,
+        bn / 8,
+        list.join(", "),
+        registers + 1,
+        sums.join(", ").replace("(d[", "(s["),
+    )
+}

@@ -1,0 +1,180 @@
+//! Tiles of the f16 convolutions, and how blocks that share K bring their sums together.
+
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub bm: usize,
+    pub bn: usize,
+    pub bk: usize,
+    pub stages: usize,
+    pub warps: [usize; 2],
+    /// Warpgroup products (compute capability 9.0a).
+    pub wgmma: bool,
+    /// All taps read one patch: pixels of the tile down and across; `[0, 0]`: rows of the padded
+    /// picture. `None`: every tap's pixels are copied.
+    pub halo: Option<[usize; 2]>,
+}
+
+const fn tile(bm: usize, bn: usize, bk: usize, stages: usize, wr: usize, wc: usize) -> Tile {
+    Tile { bm, bn, bk, stages, warps: [wr, wc], wgmma: false, halo: None }
+}
+
+const fn warpgroups(bm: usize, bn: usize, stages: usize) -> Tile {
+    Tile { bm, bn, bk: 64, stages, warps: [bm / 16, 1], wgmma: true, halo: None }
+}
+
+impl Tile {
+    /// The same over patches of `[height, width]` pixels.
+    const fn over(self, pixels: [usize; 2]) -> Tile {
+        Tile { halo: Some(pixels), ..self }
+    }
+}
+
+/// Rows of the padded picture.
+const ROWS: [usize; 2] = [0, 0];
+
+/// Small and deep tiles for batch 1, larger ones for large maps.
+pub(super) const TILES: &[Tile] = &[
+    tile(16, 16, 64, 8, 1, 1),
+    tile(16, 32, 64, 8, 1, 2),
+    tile(32, 16, 64, 8, 2, 1),
+    tile(16, 64, 64, 6, 1, 4),
+    tile(64, 16, 64, 6, 4, 1),
+    tile(32, 32, 64, 6, 2, 2),
+    tile(32, 32, 64, 10, 2, 2),
+    tile(32, 32, 64, 3, 2, 2),
+    tile(32, 32, 128, 4, 2, 2),
+    tile(32, 64, 64, 4, 1, 4),
+    tile(32, 64, 64, 8, 2, 4),
+    tile(64, 32, 64, 4, 4, 1),
+    tile(64, 32, 64, 6, 4, 2),
+    tile(64, 32, 32, 4, 4, 1),
+    tile(64, 64, 64, 3, 2, 2),
+    tile(64, 64, 64, 4, 2, 2),
+    tile(64, 64, 64, 6, 2, 4),
+    tile(128, 32, 64, 3, 8, 1),
+    tile(128, 32, 32, 4, 4, 1),
+    tile(128, 64, 64, 3, 4, 2),
+    tile(64, 128, 64, 3, 2, 4),
+    tile(128, 128, 32, 4, 2, 4),
+    tile(128, 128, 64, 3, 2, 4),
+];
+
+/// For compute capability 9.0a: each group of four warps multiplies 64 rows.
+pub(super) const WARPGROUP_TILES: &[Tile] = &[
+    warpgroups(64, 16, 6),
+    warpgroups(64, 16, 10),
+    warpgroups(64, 32, 5),
+    warpgroups(64, 32, 8),
+    warpgroups(64, 64, 4),
+    warpgroups(64, 64, 6),
+    warpgroups(64, 64, 8),
+    warpgroups(64, 128, 4),
+    warpgroups(64, 128, 6),
+    warpgroups(64, 256, 4),
+    warpgroups(128, 32, 5),
+    warpgroups(128, 64, 4),
+    warpgroups(128, 64, 6),
+    warpgroups(128, 128, 4),
+    warpgroups(128, 128, 6),
+    warpgroups(128, 256, 4),
+    warpgroups(192, 64, 4),
+    warpgroups(192, 128, 4),
+    warpgroups(256, 64, 4),
+    warpgroups(256, 128, 4),
+];
+
+/// For kernels of several taps and stride 1.
+pub(super) const HALO_TILES: &[Tile] = &[
+    tile(16, 64, 64, 6, 1, 4).over(ROWS),
+    tile(32, 32, 64, 6, 2, 2).over(ROWS),
+    tile(32, 64, 64, 4, 1, 4).over(ROWS),
+    tile(32, 64, 64, 6, 2, 4).over(ROWS),
+    tile(64, 16, 64, 6, 4, 1).over(ROWS),
+    tile(64, 32, 64, 6, 4, 2).over(ROWS),
+    tile(64, 64, 64, 4, 2, 2).over(ROWS),
+    tile(64, 64, 64, 6, 2, 4).over(ROWS),
+    tile(64, 16, 64, 6, 4, 1).over([8, 8]),
+    tile(64, 32, 64, 6, 4, 2).over([8, 8]),
+    tile(64, 64, 64, 4, 2, 2).over([8, 8]),
+    tile(64, 64, 64, 6, 2, 4).over([8, 8]),
+    tile(128, 64, 64, 4, 4, 2).over([8, 16]),
+    tile(128, 32, 64, 4, 4, 1).over([8, 16]),
+    tile(64, 128, 64, 3, 2, 4).over([8, 8]),
+];
+
+/// The same with warpgroup products.
+pub(super) const HALO_WARPGROUP_TILES: &[Tile] = &[
+    warpgroups(64, 16, 6).over(ROWS),
+    warpgroups(64, 32, 6).over(ROWS),
+    warpgroups(64, 32, 9).over(ROWS),
+    warpgroups(64, 64, 4).over(ROWS),
+    warpgroups(64, 64, 6).over(ROWS),
+    warpgroups(64, 64, 9).over(ROWS),
+    warpgroups(64, 128, 4).over(ROWS),
+    warpgroups(64, 128, 6).over(ROWS),
+    warpgroups(64, 256, 4).over(ROWS),
+    warpgroups(128, 32, 6).over(ROWS),
+    warpgroups(128, 64, 4).over(ROWS),
+    warpgroups(128, 64, 6).over(ROWS),
+    warpgroups(128, 128, 4).over(ROWS),
+    warpgroups(128, 128, 6).over(ROWS),
+    warpgroups(128, 256, 4).over(ROWS),
+    warpgroups(192, 64, 4).over(ROWS),
+    warpgroups(192, 64, 6).over(ROWS),
+    warpgroups(192, 128, 4).over(ROWS),
+    warpgroups(192, 128, 6).over(ROWS),
+    warpgroups(256, 64, 4).over(ROWS),
+    warpgroups(256, 64, 6).over(ROWS),
+    warpgroups(256, 128, 4).over(ROWS),
+    warpgroups(64, 16, 6).over([8, 8]),
+    warpgroups(64, 32, 5).over([8, 8]),
+    warpgroups(64, 32, 8).over([8, 8]),
+    warpgroups(64, 64, 4).over([8, 8]),
+    warpgroups(64, 64, 6).over([8, 8]),
+    warpgroups(64, 64, 9).over([8, 8]),
+    warpgroups(64, 128, 4).over([8, 8]),
+    warpgroups(64, 128, 6).over([8, 8]),
+    warpgroups(64, 256, 4).over([8, 8]),
+    warpgroups(128, 32, 5).over([8, 16]),
+    warpgroups(128, 64, 4).over([8, 16]),
+    warpgroups(128, 64, 6).over([8, 16]),
+    warpgroups(128, 64, 4).over([16, 8]),
+    warpgroups(128, 128, 4).over([8, 16]),
+    warpgroups(128, 128, 6).over([8, 16]),
+    warpgroups(128, 128, 4).over([16, 8]),
+    warpgroups(128, 256, 4).over([8, 16]),
+    warpgroups(192, 64, 4).over([24, 8]),
+    warpgroups(192, 128, 4).over([24, 8]),
+    warpgroups(256, 32, 4).over([16, 16]),
+    warpgroups(256, 64, 4).over([16, 16]),
+    warpgroups(256, 128, 4).over([16, 16]),
+];
+
+/// How blocks that share K bring their sums together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Join {
+    /// They do not share.
+    Nothing,
+    /// Through device memory; the last block adds up.
+    Memory,
+    /// Within a cluster, by stores into each other's shared memory.
+    Stores,
+    /// Within a cluster, by bulk copies.
+    Copies,
+}
+
+impl Join {
+    pub fn in_cluster(self) -> bool {
+        matches!(self, Join::Stores | Join::Copies)
+    }
+
+    pub fn mark(self) -> char {
+        match self {
+            Join::Nothing | Join::Memory => 'k',
+            Join::Stores => 'c',
+            Join::Copies => 'b',
+        }
+    }
+}
+
+pub(super) const SPLITS: &[usize] = &[1, 2, 3, 4, 6, 8, 12, 16];
