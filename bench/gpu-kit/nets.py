@@ -3,9 +3,7 @@
 Architectures: ResNet-50 v1.5 (He et al. 2015, stride in the 3x3), VGG-16 (Simonyan and Zisserman
 2014, configuration D), GoogLeNet with batch normalisation (Szegedy et al. 2014; the 5x5 branch as
 3x3, as torchvision has it), MobileNetV2 (Sandler et al. 2018), YOLOv2 (Redmon and Farhadi 2016),
-and a detector of YOLOv8n's shape. Weights are He-initialised with a fixed seed and batch
-normalisation takes the statistics of random pictures, so that activations keep the range that
-they have in trained networks: half precision is judged on sane numbers.
+and a detector of YOLOv8n's shape. Weights are random with a fixed seed.
 """
 
 import torch
@@ -209,11 +207,24 @@ NETS = {
 }
 
 
-def make(name, device="cuda"):
-    """The network in eval mode and a random picture [1, 3, side, side] in 0..1."""
+def make(name, device="cuda", calibrated=False):
+    """The network in eval mode and a random picture [1, 3, side, side] in 0..1.
+
+    Weights are as PyTorch initialises them, batch statistics near 0 and 1. `calibrated` instead
+    gives He-initialised weights and the statistics of random pictures: every layer then works at
+    full scale, and in half precision an error grows from layer to layer far more than in a
+    trained network.
+    """
     torch.manual_seed(0)
     build, side = NETS[name]
     net = build()
+    x = torch.rand(1, 3, side, side)
+    if not calibrated:
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.running_mean, -0.1, 0.1)
+                nn.init.uniform_(module.running_var, 0.8, 1.2)
+        return net.to(device).eval(), x.to(device)
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -223,7 +234,6 @@ def make(name, device="cuda"):
             nn.init.uniform_(module.weight, 0.8, 1.2)
             nn.init.uniform_(module.bias, -0.2, 0.2)
             module.momentum = 1.0
-    x = torch.rand(1, 3, side, side)
     net, x = net.to(device), x.to(device)
     with torch.no_grad():
         # One pass in training mode: batch normalisation takes these pictures' statistics.

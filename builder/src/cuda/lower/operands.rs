@@ -112,7 +112,7 @@ impl Lower<'_> {
             if pictures && padding {
                 return self.new_picture(value);
             }
-            if pictures && fact.shape[1] % 8 == 0 {
+            if pictures && fact.shape[1].is_multiple_of(8) {
                 return self.new_channels_last(&fact.shape, fact.shape[1], dtype);
             }
         }

@@ -77,7 +77,7 @@ pub fn check(
     tally: &mut Tally,
 ) -> Result<(), Box<dyn Error>> {
     let classes = random.of(&[1, 2, 3, 20, 80]);
-    let anchors = 1 + random.below(if round % 3 == 0 { 9000 } else { 1200 });
+    let anchors = 1 + random.below(if round.is_multiple_of(3) { 9000 } else { 1200 });
     let padding = random.of(&[0, 8]);
     let strides = match random.below(2) {
         0 => [anchors + padding, 1],
