@@ -1,0 +1,279 @@
+//! The whole GPU path on the stand-in driver: an engine is built, opened, run by several
+//! threads, and fed with the bundled clip. First as it should be, compared with the CPU device;
+//! then with every driver call made to fail.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use common::{Random, answer, root};
+use tobiuo::eval::{Annotations, EvalOptions, evaluate};
+use tobiuo::{Engine, Pipeline};
+use tobiuo_builder::options::{CacheChoice, DeviceChoice};
+use tobiuo_builder::tactics::Effort;
+use tobiuo_builder::{BuildOptions, build};
+use tobiuo_standin::{Outcome, Standin};
+
+/// Frames of the clip that a pipeline is fed with.
+const FRAMES: usize = 4;
+
+fn tiny_detector() -> PathBuf {
+    root().join("builder/tests/models/detector.onnx")
+}
+
+fn bundled_detector() -> PathBuf {
+    root().join("examples/camera/assets/detector.onnx")
+}
+
+fn options(device: DeviceChoice) -> BuildOptions {
+    let mut options = BuildOptions { device, ..BuildOptions::default() };
+    options.cuda.effort = Effort::Fast;
+    options.cuda.cache = CacheChoice::None;
+    options
+}
+
+/// An error with the exit status that a program gives for it.
+struct Failure(String);
+
+impl From<tobiuo::Error> for Failure {
+    fn from(e: tobiuo::Error) -> Failure {
+        Failure(format!("exit {}: {e}", e.exit_status()))
+    }
+}
+
+impl From<tobiuo_builder::BuildError> for Failure {
+    fn from(e: tobiuo_builder::BuildError) -> Failure {
+        Failure(format!("exit {}: {e}", e.exit_status()))
+    }
+}
+
+/// Boxes found in the first frames of the clip, and how many frames went with a lost device.
+fn watch(engine: &Engine) -> Result<(Vec<usize>, u64), Failure> {
+    let clip = root().join("examples/camera/assets/clip.avi");
+    let mut pipeline = Pipeline::builder(engine, clip.display().to_string()).start()?;
+    let mut boxes = Vec::new();
+    while boxes.len() < FRAMES {
+        let Some(result) = pipeline.next()? else { break };
+        boxes.push(result.detections().len());
+    }
+    let summary = pipeline.finish()?;
+    Ok((boxes, summary.lost))
+}
+
+/// Answers of two contexts of one engine, each in a thread of its own.
+fn two_at_once(engine: &Engine) -> Result<Vec<Vec<Vec<u8>>>, Failure> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| answer(engine))).collect();
+        let answers = threads.into_iter().map(|t| t.join().expect("no thread panics"));
+        answers.collect::<Result<Vec<_>, _>>().map_err(Failure::from)
+    })
+}
+
+/// The whole path once; how many frames went with a lost device.
+fn everything(folder: &Path) -> Result<u64, Failure> {
+    let path = folder.join("model.tobiuo");
+    build(&tiny_detector(), &path, &options(DeviceChoice::Cuda(0)), &mut ())?;
+    println!("built");
+    let engine = Engine::open(&path)?;
+    answer(&engine)?;
+    two_at_once(&engine)?;
+    let (boxes, lost) = watch(&engine)?;
+    assert!(boxes.len() == FRAMES || lost > 0, "{} frames and {lost} lost", boxes.len());
+    Ok(lost)
+}
+
+fn relative_error(want: &[u8], got: &[u8]) -> f64 {
+    let floats = |b: &[u8]| -> Vec<f64> {
+        b.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect()
+    };
+    let (want, got) = (floats(want), floats(got));
+    assert_eq!(want.len(), got.len());
+    let difference: f64 = want.iter().zip(&got).map(|(w, g)| (w - g) * (w - g)).sum();
+    (difference / want.iter().map(|w| w * w).sum::<f64>()).sqrt()
+}
+
+#[test]
+fn gpu_engines_answer_as_cpu_engines() {
+    let outcome = Standin::new().test("gpu_engines_answer_as_cpu_engines", || {
+        let folder = tempfile::tempdir().expect("a folder");
+        for model in [tiny_detector(), bundled_detector()] {
+            let of = |device: DeviceChoice, name: &str| {
+                let path = folder.path().join(name);
+                build(&model, &path, &options(device), &mut ()).expect("it is built");
+                Engine::open(&path).expect("it is opened")
+            };
+            let cpu = of(DeviceChoice::Cpu, "cpu.tobiuo");
+            let gpu = of(DeviceChoice::Cuda(0), "gpu.tobiuo");
+            let want = answer(&cpu).expect("it runs");
+            for got in two_at_once(&gpu).unwrap_or_else(|e| panic!("{}", e.0)) {
+                for (want, got) in want.iter().zip(&got) {
+                    let error = relative_error(want, got);
+                    assert!(error <= 1e-2, "{}: {error:e}", model.display());
+                }
+            }
+        }
+        let gpu = Engine::open(folder.path().join("gpu.tobiuo")).expect("it is opened");
+        let cpu = Engine::open(folder.path().join("cpu.tobiuo")).expect("it is opened");
+        let boxes = |engine| watch(engine).unwrap_or_else(|e| panic!("{}", e.0)).0;
+        let (gpu_boxes, cpu_boxes) = (boxes(&gpu), boxes(&cpu));
+        assert_eq!(gpu_boxes.len(), FRAMES);
+        assert!(cpu_boxes.iter().sum::<usize>() > FRAMES, "{cpu_boxes:?}");
+        for (g, c) in gpu_boxes.iter().zip(&cpu_boxes) {
+            assert!(g.abs_diff(*c) <= 1, "{gpu_boxes:?} on the GPU, {cpu_boxes:?} on the CPU");
+        }
+        let pictures = root().join("examples/camera/assets/pictures");
+        let notes = Annotations::read(&pictures.join("annotations.json")).expect("they are read");
+        let stop = AtomicBool::new(false);
+        let options = EvalOptions::default();
+        let report = evaluate(&gpu, &pictures, notes, &options, &stop, |_, _| {}).expect("it runs");
+        assert!(report.ap50.unwrap_or(0.0) >= 0.9, "AP50 {:?}", report.ap50);
+    });
+    if let Some(outcome) = outcome {
+        outcome.clean_report();
+    }
+}
+
+/// The same engine without the device, by the cost model.
+#[test]
+fn untuned_engines_for_the_device_run_on_it() {
+    let outcome = Standin::new().test("untuned_engines_for_the_device_run_on_it", || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.tobiuo");
+        let sm = options(DeviceChoice::Sm(87));
+        build(&tiny_detector(), &path, &sm, &mut ()).expect("it is built");
+        let engine = Engine::open(&path).expect("it is opened");
+        assert_eq!(watch(&engine).unwrap_or_else(|e| panic!("{}", e.0)).0.len(), FRAMES);
+    });
+    if let Some(outcome) = outcome {
+        outcome.clean_report();
+    }
+}
+
+/// The body of [`every_call_may_fail`], in a process of its own.
+fn once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    match everything(folder.path()) {
+        Ok(0) => println!("end: all is well"),
+        Ok(lost) => println!("end: recovered, {lost} frames lost"),
+        Err(Failure(e)) => println!("end: {e}"),
+    }
+    let left = std::fs::read_dir(folder.path()).expect("it is there");
+    let left: Vec<_> = left.map(|f| f.expect("an entry").file_name()).collect();
+    println!("left: {left:?}");
+    // What is there is whole.
+    for file in left {
+        let engine = tobiuo_engine::EngineFile::open(folder.path().join(file));
+        println!("whole: {}", engine.is_ok());
+    }
+}
+
+/// How a program with one failure in it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// With an error, told.
+    Failed,
+    /// The device was lost and had again.
+    Recovered,
+    /// As if nothing had been.
+    Unharmed,
+}
+
+fn check(outcome: &Outcome, failure: &str) -> End {
+    let report = outcome.clean_report();
+    assert_eq!(report.injected.len(), 1, "{failure}: {report:#?}");
+    let said = outcome.stdout.lines().find(|l| l.contains("end: ")).expect("an end");
+    let half = if outcome.stdout.contains("built") { "whole: false" } else { "left: [\"" };
+    assert!(!outcome.stdout.contains(half), "{failure}: half-written: {}", outcome.stdout);
+    let code = failure.rsplit(':').next().expect("a code");
+    if said.contains("recovered") {
+        return End::Recovered;
+    } else if said.contains("all is well") {
+        return End::Unharmed;
+    }
+    let status = said.split_once("exit ").and_then(|(_, s)| s.split(':').next()).unwrap_or("");
+    let wanted: &[&str] = match (code, failure.starts_with("nvrtc")) {
+        (_, true) => &["1", "5", "8"],
+        ("2", _) => &["8"],
+        _ => &["5"],
+    };
+    assert!(wanted.contains(&status), "{failure}: {said}");
+    assert!(said.contains(&format!("({code})")), "{failure}: {said}");
+    End::Failed
+}
+
+#[test]
+fn every_call_may_fail() {
+    const NAME: &str = "every_call_may_fail";
+    let Some(clean) = Standin::new().test(NAME, once) else { return };
+    assert!(clean.stdout.contains("end: all is well"), "{}", clean.stdout);
+    assert!(clean.stdout.contains(r#"left: ["model.tobiuo"]"#), "{}", clean.stdout);
+    let mut random = Random(0x7374_616e_6469_6e21);
+    let (mut failed, mut recovered, mut unharmed) = (0, BTreeSet::new(), BTreeSet::new());
+    for (function, &calls) in &clean.clean_report().functions {
+        // The first calls, the last, and some between: most are made for each kernel alike.
+        let mut places = BTreeSet::from([1, 2.min(calls), calls, calls.div_ceil(2)]);
+        places.extend((0..2).map(|_| 1 + random.below(calls as usize) as u64));
+        for n in places {
+            let code = if function.contains("Alloc") { 2 } else { 999 };
+            let failure = format!("{function}#{n}:{code}");
+            // Threads take turns, so that the last call may not be made this time.
+            let outcome = Standin::new().fail(&failure).test(NAME, once).expect("this is no child");
+            if outcome.clean_report().injected.is_empty() {
+                continue;
+            }
+            match check(&outcome, &failure) {
+                End::Failed => failed += 1,
+                End::Recovered => _ = recovered.insert(function.clone()),
+                End::Unharmed => _ = unharmed.insert(function.clone()),
+            }
+        }
+    }
+    println!("{failed} told; recovered: {recovered:?}; unharmed: {unharmed:?}");
+    assert!(failed > 100, "{failed}");
+    assert!(!recovered.is_empty());
+    // Errors of what gives something back, or waits before it does, have nobody to hear them;
+    // where a kernel does not compile, the next candidate is taken; times are only reported.
+    let harmless = [
+        "Free",
+        "Destroy",
+        "Release",
+        "Unload",
+        "Unregister",
+        "SetCurrent",
+        "nvrtc",
+        "Elapsed",
+        "Synchronize",
+    ];
+    for function in &unharmed {
+        assert!(harmless.iter().any(|h| function.contains(h)), "{function} failed unnoticed");
+    }
+    for function in ["cuInit", "cuModuleLoadData", "cuMemAlloc_v2", "cuModuleGetFunction"] {
+        let failure = format!("{function}#1:999");
+        let outcome = Standin::new().fail(&failure).test(NAME, once).expect("this is no child");
+        assert_eq!(check(&outcome, &failure), End::Failed, "{}", outcome.stdout);
+    }
+}
+
+#[test]
+fn kernels_may_fault() {
+    const NAME: &str = "kernels_may_fault";
+    let Some(clean) = Standin::new().test(NAME, once) else { return };
+    let kernels = clean.clean_report().kernels;
+    let mut hit = 0;
+    for n in [1, kernels / 4, kernels / 2, kernels * 3 / 4] {
+        for code in [700, 719] {
+            let failure = format!("kernel#{n}:{code}");
+            let outcome = Standin::new().fail(&failure).test(NAME, once).expect("this is no child");
+            // How many frames the pipeline runs before it is stopped differs.
+            if outcome.clean_report().injected.is_empty() {
+                continue;
+            }
+            hit += 1;
+            let end = check(&outcome, &failure);
+            assert_ne!(end, End::Unharmed, "{failure}: {}", outcome.stdout);
+        }
+    }
+    assert!(hit >= 4, "{hit}");
+}
