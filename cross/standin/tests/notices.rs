@@ -150,7 +150,7 @@ fn a_fault_stays_until_the_context_is_made_again() {
         let buffer = DeviceBuffer::new(&context, 4).expect("memory");
         let fault = buffer.write(0, &[1; 4], &stream).expect_err("the fault");
         assert_eq!(fault.kind(), GpuErrorKind::ContextLost);
-        let again = DeviceBuffer::new(&context, 4).err().expect("it stays");
+        let again = DeviceBuffer::new(&context, 4).expect_err("it stays");
         assert!(again.to_string().contains("CUDA_ERROR_ILLEGAL_ADDRESS (700)"), "{again}");
         drop((buffer, stream, context));
         let context = Context::new(0).expect("a device");
@@ -171,7 +171,7 @@ fn memory_runs_out_where_the_device_ends() {
         let context = Context::new(0).expect("a device");
         assert_eq!(context.device().driver, 12020);
         let half = DeviceBuffer::new(&context, 600 << 10).expect("it fits");
-        let more = DeviceBuffer::new(&context, 600 << 10).err().expect("it does not");
+        let more = DeviceBuffer::new(&context, 600 << 10).expect_err("it does not");
         assert_eq!(more.kind(), GpuErrorKind::OutOfMemory);
         assert!(more.to_string().contains("of 1048576 bytes are free"), "{more}");
         // Shared with the host on this device.
