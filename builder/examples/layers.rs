@@ -3,11 +3,7 @@
 //!
 //! usage: layers fp32|tf32|fp16 MODEL.onnx ...
 //!
-//! `builder/kernels/tests/data/six_networks.jsonl` is made by
-//! `python3 bench/models.py DIR`, then
-//! `cargo run --release -p tobiuo-builder --example layers -- fp16 DIR/resnet50.onnx DIR/vgg16.onnx
-//! DIR/googlenet.onnx DIR/yolov2.onnx DIR/yolov8n.onnx DIR/mobilenetv2.onnx`; its `_fp32` sibling
-//! likewise. Weights do not matter, shapes do.
+//! `builder/kernels/tests/data/make.sh` makes the lists of the six networks with it.
 
 use std::collections::HashSet;
 use std::error::Error;
