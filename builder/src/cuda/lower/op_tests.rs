@@ -101,7 +101,7 @@ fn check(make: Make, count: u64, exact: bool) {
             graph.outputs.push((format!("y{i}"), o));
         }
         // At times something else reads the result too.
-        if rng.next() % 3 == 0 && graph.fact(outputs[0]).dtype == DType::F32 {
+        if rng.next().is_multiple_of(3) && graph.fact(outputs[0]).dtype == DType::F32 {
             let again = graph.push1("again", Op::Unary(Unary::Neg), &[outputs[0]]).unwrap();
             graph.outputs.push(("again".into(), again));
         }
@@ -141,14 +141,14 @@ fn distance(a: &[Tensor], b: &[Tensor]) -> f64 {
 const INTEGERS: [DType; 4] = [DType::I64, DType::I32, DType::I8, DType::U8];
 
 fn any(rng: &mut Noise) -> DType {
-    if rng.next() % 2 == 0 { DType::F32 } else { pick(rng, &INTEGERS) }
+    if rng.next().is_multiple_of(2) { DType::F32 } else { pick(rng, &INTEGERS) }
 }
 
 /// A shape that broadcasts to another.
 fn narrower(rng: &mut Noise, of: &[usize]) -> Vec<usize> {
     let cut = between(rng, 0, of.len());
-    let cut = if rng.next() % 2 == 0 { 0 } else { cut };
-    of[cut..].iter().map(|&d| if rng.next() % 3 == 0 { 1 } else { d }).collect()
+    let cut = if rng.next().is_multiple_of(2) { 0 } else { cut };
+    of[cut..].iter().map(|&d| if rng.next().is_multiple_of(3) { 1 } else { d }).collect()
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn binary_functions_of_every_type() {
     use Binary::*;
     check(
         |c, rng| {
-            let dtype = if rng.next() % 6 == 0 { DType::Bool } else { any(rng) };
+            let dtype = if rng.next().is_multiple_of(6) { DType::Bool } else { any(rng) };
             let kind = match dtype {
                 DType::Bool => pick(rng, &[And, Or, Xor, Equal]),
                 DType::F32 => {
@@ -235,7 +235,7 @@ fn reductions_and_softmax() {
             let rank = between(rng, 1, 5);
             let full = shape(rng, rank);
             let dtype = pick(rng, &[DType::F32, DType::F32, DType::I64, DType::I32, DType::U8]);
-            let axes: Vec<usize> = (0..rank).filter(|_| rng.next() % 2 == 0).collect();
+            let axes: Vec<usize> = (0..rank).filter(|_| rng.next().is_multiple_of(2)).collect();
             let kind = match dtype {
                 DType::F32 => pick(rng, &[Mean, Sum, Max, Min, L1, L2, SumSquare, LogSumExp]),
                 DType::U8 => pick(rng, &[Max, Min]),
@@ -243,8 +243,8 @@ fn reductions_and_softmax() {
             };
             let axis = between(rng, 0, rank - 1);
             let op = match rng.next() % 3 {
-                0 if dtype == DType::F32 => Op::Softmax { axis, log: rng.next() % 2 == 0 },
-                _ => Op::Reduce { kind, axes, keep_dims: rng.next() % 2 == 0 },
+                0 if dtype == DType::F32 => Op::Softmax { axis, log: rng.next().is_multiple_of(2) },
+                _ => Op::Reduce { kind, axes, keep_dims: rng.next().is_multiple_of(2) },
             };
             let x = c.operand(rng, dtype, &full);
             c.graph.push("r", op, &[x], &[]).ok()
@@ -263,7 +263,7 @@ fn extremes_and_indexing_are_exact() {
             let dtype = any(rng);
             let x = c.operand(rng, dtype, &full);
             let axis = between(rng, 0, rank - 1);
-            let flag = |rng: &mut Noise| rng.next() % 2 == 0;
+            let flag = |rng: &mut Noise| rng.next().is_multiple_of(2);
             let op = match rng.next() % 4 {
                 0 => Op::ArgReduce {
                     axis,
@@ -310,7 +310,7 @@ fn pads_and_concatenations_are_exact() {
             let rank = between(rng, 1, 4);
             let full = shape(rng, rank);
             let dtype = any(rng);
-            if rng.next() % 2 == 0 {
+            if rng.next().is_multiple_of(2) {
                 let axis = between(rng, 0, rank - 1);
                 let mut parts = Vec::new();
                 for _ in 0..between(rng, 1, 3) {
@@ -342,22 +342,22 @@ fn pools_and_resampling() {
             let mut full = vec![between(rng, 1, 2), between(rng, 1, 9)];
             full.extend((0..axes).map(|_| between(rng, 3, 9)));
             let x = c.operand(rng, DType::F32, &full);
-            if rng.next() % 2 == 0 {
-                let count_include_pad = rng.next() % 2 == 0;
+            if rng.next().is_multiple_of(2) {
+                let count_include_pad = rng.next().is_multiple_of(2);
                 let kinds = [PoolKind::Max, PoolKind::Average { count_include_pad }];
                 let mut each = |low, high, n| (0..n).map(|_| between(rng, low, high)).collect();
                 let (kernel, strides) = (each(1, 3, axes), each(1, 3, axes));
                 let (pads, dilations) = (each(0, 1, 2 * axes), each(1, 2, axes));
-                let ceil_mode = rng.next() % 2 == 0;
+                let ceil_mode = rng.next().is_multiple_of(2);
                 let kind = pick(rng, &kinds);
                 let pool = Pool { kind, kernel, strides, pads, dilations, ceil_mode };
                 return c.graph.push("p", Op::Pool(pool), &[x], &[]).ok();
             }
-            let first = if rng.next() % 3 == 0 { 0 } else { 2 };
+            let first = if rng.next().is_multiple_of(3) { 0 } else { 2 };
             let mut sizes = full.clone();
             sizes[first..].iter_mut().for_each(|s| *s = between(rng, 1, 12));
             let scales = sizes.iter().zip(&full).map(|(&s, &f)| s as f32 / f as f32).collect();
-            let antialias = rng.next() % 2 == 0;
+            let antialias = rng.next().is_multiple_of(2);
             let mode = match rng.next() % 3 {
                 0 => ResizeMode::Nearest { rounding: NearestRounding::RoundPreferFloor },
                 1 => ResizeMode::Linear { antialias },
