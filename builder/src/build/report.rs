@@ -53,7 +53,7 @@ pub struct BuildReport {
     pub seconds: f64,
 }
 
-/// An engine that [`build_cached`] gives.
+/// An engine that [`build_cached`](crate::build_cached) gives.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cached {
     /// It was there: same model, same options, same builder.
