@@ -93,7 +93,12 @@ impl Family for ConvLayer {
                 };
                 for &join in joins {
                     for rolled in [false, true] {
-                        out.push(self.candidate(t, split, join, rolled, target));
+                        let candidate = self.candidate(t, split, join, rolled, target);
+                        // The kernel's own bias and barrier take shared memory too.
+                        let own = t.bn as u32 * 4 + 64;
+                        if candidate.shared + own <= target.shared_per_block {
+                            out.push(candidate);
+                        }
                     }
                 }
             }
