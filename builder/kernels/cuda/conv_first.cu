@@ -15,12 +15,6 @@
 #define WARPS (THREADS / 32)
 #define OUT_PITCH (OC_STORED + 8)
 
-__device__ __forceinline__ void mma(float* c, const u32* a, const u32* b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, f16* y) {
   __shared__ __align__(16) uint2 patch[PATCH_H * PATCH_W];

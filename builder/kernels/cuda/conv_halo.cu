@@ -112,15 +112,8 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     asm volatile("cp.async.commit_group;");
   }
 
-  float sums_of[SUMS][WM / 16][WN / 8][4];
-#pragma unroll
-  for (int z = 0; z < SUMS; z++)
-#pragma unroll
-    for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-      for (int j = 0; j < WN / 8; j++)
-#pragma unroll
-        for (int q = 0; q < 4; q++) sums_of[z][i][j][q] = 0.0f;
+  Sums sums;
+  clear(sums);
 #if !WGMMA
   int a_row[WM / 16];
 #pragma unroll
@@ -141,43 +134,19 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     // The copies' bytes become visible to the products' asynchronous reads.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
     constexpr u32 GROUP = TILE_W == 0 ? 1024 : PATCH_W * 128;
     const u64 a = descriptor(patch + (patch_row((warp >> 2) * 64) + shift) * 128, GROUP), b = descriptor(at_b, 1024);
-#pragma unroll
-    for (int kk = 0; kk < 4; kk++) warpgroup_mma(sums_of[0], a + kk * 2, b + kk * 2);
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    multiply(sums, a, b);
     load_next();
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
 #else
     __syncthreads();
     load_next();
-    // Fragments are loaded one product ahead.
-    u32 a[2][WM / 16][4], b[2][WN / 8][2];
-    auto load_fragments = [&](int kk) {
-      const int f = kk & 1;
-#pragma unroll
-      for (int i = 0; i < WM / 16; i++) {
-        int r = a_row[i] + shift;
-        load_matrix4(a[f][i], patch + r * 128 + (((kk * 2 + (lane >> 4)) ^ (r & 7)) << 4));
-      }
-#pragma unroll
-      for (int j = 0; j + 1 < WN / 8; j += 2) {
-        u32 d[4];
-        load_matrix4(d, at_b + swizzled(wc * WN + j * 8 + ((lane >> 4) << 3) + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
-        b[f][j][0] = d[0], b[f][j][1] = d[1], b[f][j + 1][0] = d[2], b[f][j + 1][1] = d[3];
-      }
-      if (WN / 8 % 2) load_matrix2(b[f][WN / 8 - 1], at_b + swizzled(wc * WN + WN - 8 + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
+    auto at_a = [&](int i, int chunk) {
+      int r = a_row[i] + shift;
+      return patch + r * 128 + ((chunk ^ (r & 7)) << 4);
     };
-    load_fragments(0);
-#pragma unroll
-    for (int kk = 0; kk < 4; kk++) {
-      if (kk < 3) load_fragments(kk + 1);
-#pragma unroll
-      for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-        for (int j = 0; j < WN / 8; j++) mma(sums_of[kk % SUMS][i][j], a[kk & 1][i], b[kk & 1][j]);
-    }
+    multiply(sums, at_a, at_b, wc, lane);
 #endif
     stage = stage == ST - 1 ? 0 : stage + 1;
     fill = fill == ST - 1 ? 0 : fill + 1;
@@ -185,17 +154,6 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     if (tap == TAPS - 1) tap = 0, chunk++;
     else tap++;
   }
-#if WGMMA
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-#endif
-  asm volatile("cp.async.wait_group 0;");
-#pragma unroll
-  for (int z = 1; z < SUMS; z++)
-#pragma unroll
-    for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-      for (int j = 0; j < WN / 8; j++)
-#pragma unroll
-        for (int q = 0; q < 4; q++) sums_of[0][i][j][q] += sums_of[z][i][j][q];
-  finish(sums_of[0], shared, base, shared_bias, y, res, partial, tickets);
+  add_up(sums);
+  finish(sums[0], shared, base, shared_bias, y, res, partial, tickets);
 }

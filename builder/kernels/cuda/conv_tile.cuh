@@ -1,5 +1,5 @@
 // What the f16 convolutions on tensor cores share: sizes, asynchronous copies, matrix
-// fragments, and where a row of a tile lies in the output.
+// fragments, a step's products, and where a row of a tile lies in the output.
 
 #define M_TOTAL (BATCH * OH * OW)
 #define PADDED_W (OW + (KW - 1) * DW)
@@ -42,11 +42,6 @@ __device__ __forceinline__ void load_matrix4(u32* d, u32 at) {
 __device__ __forceinline__ void load_matrix2(u32* d, u32 at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(d[0]), "=r"(d[1]) : "r"(at));
 }
-__device__ __forceinline__ void mma(float* c, const u32* a, const u32* b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
 // Byte offset of 16-byte chunk `c` of row `r` in a tile whose rows are BK halves.
 __device__ __forceinline__ u32 swizzled(int r, int c) {
 #if BK == 32
@@ -65,12 +60,79 @@ __device__ __forceinline__ u64 descriptor(u32 at, u32 group) {
 }
 #endif
 
-
 #if CLUSTER
 #define CLUSTER_SHAPE __cluster_dims__(1, 1, SPLIT)
 #else
 #define CLUSTER_SHAPE
 #endif
+
+// A tile's sums in registers, SUMS of them for each product.
+typedef float Sums[SUMS][WM / 16][WN / 8][4];
+
+__device__ __forceinline__ void clear(Sums& sums) {
+#pragma unroll
+  for (int z = 0; z < SUMS; z++)
+#pragma unroll
+    for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+        for (int q = 0; q < 4; q++) sums[z][i][j][q] = 0.0f;
+}
+
+#if WGMMA
+// Starts one step's products of the matrices at two descriptors.
+__device__ __forceinline__ void multiply(Sums& sums, u64 a, u64 b) {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+  for (int kk = 0; kk < BK / 16; kk++) warpgroup_mma(sums[0], a + kk * 2, b + kk * 2);
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+#else
+// One step's products. `at_a(i, chunk)` is where this lane's row of A fragment `i` has a 16-byte
+// chunk; B is a swizzled tile. Fragments are loaded one product ahead.
+template <typename AtA>
+__device__ __forceinline__ void multiply(Sums& sums, AtA at_a, u32 at_b, int wc, int lane) {
+  u32 a[2][WM / 16][4], b[2][WN / 8][2];
+  auto load_fragments = [&](int kk) {
+    const int f = kk & 1;
+#pragma unroll
+    for (int i = 0; i < WM / 16; i++) load_matrix4(a[f][i], at_a(i, kk * 2 + (lane >> 4)));
+#pragma unroll
+    for (int j = 0; j + 1 < WN / 8; j += 2) {
+      u32 d[4];
+      load_matrix4(d, at_b + swizzled(wc * WN + j * 8 + ((lane >> 4) << 3) + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
+      b[f][j][0] = d[0], b[f][j][1] = d[1], b[f][j + 1][0] = d[2], b[f][j + 1][1] = d[3];
+    }
+    if (WN / 8 % 2) load_matrix2(b[f][WN / 8 - 1], at_b + swizzled(wc * WN + WN - 8 + (lane & 7), kk * 2 + ((lane >> 3) & 1)));
+  };
+  load_fragments(0);
+#pragma unroll
+  for (int kk = 0; kk < BK / 16; kk++) {
+    if (kk + 1 < BK / 16) load_fragments(kk + 1);
+#pragma unroll
+    for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++) mma(sums[kk % SUMS][i][j], a[kk & 1][i], b[kk & 1][j]);
+  }
+}
+#endif
+
+// Waits for the last products and copies, and brings a tile's sums together in the first.
+__device__ __forceinline__ void add_up(Sums& sums) {
+#if WGMMA
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#endif
+  asm volatile("cp.async.wait_group 0;");
+#pragma unroll
+  for (int z = 1; z < SUMS; z++)
+#pragma unroll
+    for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+        for (int q = 0; q < 4; q++) sums[0][i][j][q] += sums[z][i][j][q];
+}
 
 // The output pixel that row `r` of this block's tile computes, or -1.
 __device__ __forceinline__ int output_pixel(int r) {

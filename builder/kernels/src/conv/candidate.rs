@@ -5,6 +5,7 @@ use super::tiles::{Join, Tile};
 use crate::defines::ceil_div;
 use crate::{Argument, Candidate, Target};
 
+pub(super) const MMA: &str = include_str!("../../cuda/mma_f16.cuh");
 const TILE: &str = include_str!("../../cuda/conv_tile.cuh");
 const EPILOGUE: &str = include_str!("../../cuda/conv_epilogue.cuh");
 const IM2COL: &str = include_str!("../../cuda/conv_f16.cu");
@@ -89,7 +90,7 @@ impl ConvLayer {
             source: {
                 let product = if t.wgmma { warpgroup_mma(bn) } else { String::new() };
                 let body = if t.halo.is_some() { HALO } else { IM2COL };
-                d.source(&[&product, TILE, EPILOGUE, body])
+                d.source(&[&product, MMA, TILE, EPILOGUE, body])
             },
             grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
             block: threads as u32,

@@ -1,6 +1,7 @@
 //! A first convolution over few channels: `cuda/conv_first.cu`.
 
 use super::ConvLayer;
+use super::candidate::MMA;
 use crate::defines::ceil_div;
 use crate::{Argument, Candidate, Target};
 
@@ -28,7 +29,7 @@ impl ConvLayer {
             let grid = [ceil_div(ow, w) as u32, ceil_div(oh, h) as u32, self.batch as u32];
             Candidate {
                 label: format!("first {h}x{w} t{threads}"),
-                source: d.source(&[FIRST]),
+                source: d.source(&[MMA, FIRST]),
                 grid,
                 block: threads as u32,
                 shared: 0,
