@@ -68,8 +68,10 @@ __device__ __forceinline__ float finished(float v, float add) {
 // All copies have landed. `shared` and `base` are one address, generic and shared.
 __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* shared, u32 base, const float* shared_bias,
                                        f16* y, const f16* res, float* __restrict__ partial, int* __restrict__ tickets) {
-  const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, wr = warp / WC, wc = warp % WC;
-  const int n0 = blockIdx.x * BN, row0 = wr * WM + (lane >> 2), col0 = wc * WN + (lane & 3) * 2;
+  const int tid = threadIdx.x, lane = tid & 31;
+  const Place warp = place();
+  const bool holds = SLICES == 1 || warp.slice == 0;  // the sums
+  const int n0 = blockIdx.x * BN, row0 = warp.row * WM + (lane >> 2), col0 = warp.column * WN + (lane & 3) * 2;
 #if CLUSTER
   cluster_wait();
 #if !INBOX_APART
@@ -82,13 +84,14 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
   const u32 arrived = (u32)__cvta_generic_to_shared(inbox_barrier());
   __syncthreads();  // all warps have read the stages, which the sums now overwrite
   float* sums = (float*)shared;
+  if (holds)
 #pragma unroll
-  for (int i = 0; i < WM / 16; i++)
+    for (int i = 0; i < WM / 16; i++)
 #pragma unroll
-    for (int h = 0; h < 2; h++)
+      for (int h = 0; h < 2; h++)
 #pragma unroll
-      for (int j = 0; j < WN / 8; j++)
-        *(float2*)(sums + (row0 + i * 16 + h * 8) * INBOX_PITCH + col0 + j * 8) = make_float2(acc[i][j][h * 2], acc[i][j][h * 2 + 1]);
+        for (int j = 0; j < WN / 8; j++)
+          *(float2*)(sums + (row0 + i * 16 + h * 8) * INBOX_PITCH + col0 + j * 8) = make_float2(acc[i][j][h * 2], acc[i][j][h * 2 + 1]);
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
   if (tid < SPLIT && tid != (int)blockIdx.z) {
@@ -102,6 +105,7 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
     asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(arrived) : "memory");
   cluster_arrive();
 #else
+  if (holds)
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll
@@ -150,6 +154,7 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
   __shared__ int is_last;
   const int tile = blockIdx.y * gridDim.x + blockIdx.x;
   float* mine = partial + (u64)(tile * SPLIT + blockIdx.z) * (BM * BN);
+  if (holds)
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll
@@ -164,7 +169,7 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
     if (is_last) tickets[tile] = 0;  // ready for the next run
   }
   __syncthreads();
-  if (!is_last) return;
+  if (!is_last || !holds) return;
   __threadfence();
   for (int z = 0; z < SPLIT; z++) {
     if (z == (int)blockIdx.z) continue;
@@ -181,6 +186,7 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
   }
 #else
   __syncthreads();  // bias and residual, copied by other threads
+  if (!holds) return;
 #endif
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)

@@ -28,7 +28,8 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
   extern __shared__ __align__(128) u8 shared[];
 #endif
   __shared__ float shared_bias[BN];
-  const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, wr = warp / WC, wc = warp % WC;
+  const int tid = threadIdx.x;
+  const Place warp = place();
   const int m0 = blockIdx.y * BM, n0 = blockIdx.x * BN;
   const int k_begin = SPLIT > 1 ? (int)blockIdx.z * STEPS_PER_SPLIT : 0;
   const int k_end = SPLIT > 1 ? min(K_STEPS, k_begin + STEPS_PER_SPLIT) : K_STEPS;
@@ -119,7 +120,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     // The copies' bytes become visible to the products' asynchronous reads.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
-    const u64 a = descriptor(at_a + (warp >> 2) * (64 * BK * 2), 1024), b = descriptor(at_b, 1024);
+    const u64 a = descriptor(at_a + (warp.row >> 2) * (64 * BK * 2), 1024), b = descriptor(at_b, 1024);
     multiply(sums, a, b);
     load_a(fill, step + AHEAD);
     load_b(fill, step + AHEAD);
@@ -130,11 +131,11 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     load_a(fill, step + AHEAD);
     load_b(fill, step + AHEAD);
     asm volatile("cp.async.commit_group;");
-    multiply(sums, [&](int i, int chunk) { return at_a + swizzled(wr * WM + i * 16 + (lane & 15), chunk); }, at_b, wc, lane);
+    multiply(sums, [&](int i, int chunk) { return at_a + swizzled(warp.row * WM + i * 16 + (tid & 15), chunk); }, at_b, warp);
 #endif
     stage = stage == ST - 1 ? 0 : stage + 1;
     fill = fill == ST - 1 ? 0 : fill + 1;
   }
-  add_up(sums);
+  add_up(sums, shared);
   finish(sums[0], shared, base, shared_bias, y, res, partial, tickets);
 }

@@ -40,7 +40,8 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
   extern __shared__ __align__(1024) u8 unaligned[];
   u8* shared = unaligned + (1024 - (u32)__cvta_generic_to_shared(unaligned) % 1024) % 1024;
   __shared__ float shared_bias[BN];
-  const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, wr = warp / WC, wc = warp % WC;
+  const int tid = threadIdx.x;
+  const Place warp = place();
   const int n0 = blockIdx.x * BN;
   const int k_begin = SPLIT > 1 ? (int)blockIdx.z * HALO_STEPS_PER_SPLIT : 0;
   const int k_end = SPLIT > 1 ? min(HALO_STEPS, k_begin + HALO_STEPS_PER_SPLIT) : HALO_STEPS;
@@ -117,7 +118,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 #if !WGMMA
   int a_row[WM / 16];
 #pragma unroll
-  for (int i = 0; i < WM / 16; i++) a_row[i] = patch_row(wr * WM + i * 16 + (lane & 15));
+  for (int i = 0; i < WM / 16; i++) a_row[i] = patch_row(warp.row * WM + i * 16 + (tid & 15));
 #endif
 
   int stage = 0, fill = AHEAD, chunk = k_begin / TAPS, tap = k_begin % TAPS, ahead_tap = (k_begin + AHEAD) % TAPS;
@@ -135,7 +136,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
     constexpr u32 GROUP = TILE_W == 0 ? 1024 : PATCH_W * 128;
-    const u64 a = descriptor(patch + (patch_row((warp >> 2) * 64) + shift) * 128, GROUP), b = descriptor(at_b, 1024);
+    const u64 a = descriptor(patch + (patch_row((warp.row >> 2) * 64) + shift) * 128, GROUP), b = descriptor(at_b, 1024);
     multiply(sums, a, b);
     load_next();
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
@@ -146,7 +147,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
       int r = a_row[i] + shift;
       return patch + r * 128 + ((chunk ^ (r & 7)) << 4);
     };
-    multiply(sums, at_a, at_b, wc, lane);
+    multiply(sums, at_a, at_b, warp);
 #endif
     stage = stage == ST - 1 ? 0 : stage + 1;
     fill = fill == ST - 1 ? 0 : fill + 1;
@@ -154,6 +155,6 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     if (tap == TAPS - 1) tap = 0, chunk++;
     else tap++;
   }
-  add_up(sums);
+  add_up(sums, shared);
   finish(sums[0], shared, base, shared_bias, y, res, partial, tickets);
 }

@@ -2,13 +2,18 @@
 // fragments, a step's products, and where a row of a tile lies in the output.
 
 #define M_TOTAL (BATCH * OH * OW)
-#define PADDED_W (OW + (KW - 1) * DW)
+// Rows of the padded picture share their padding: the zeros behind one are those before the next.
+#define PADDING_RIGHT (OW + (KW - 1) * DW - IW - PL)
+#define SHARED_W (IW + (PL > PADDING_RIGHT ? PL : PADDING_RIGHT))
+#define PADDED_W (SHARED_W > OW ? SHARED_W : OW)
 #define PADDED_H (OH + (KH - 1) * DH)
 #define K_TOTAL (KH * KW * IC)
 #define K_STEPS ((K_TOTAL + BK - 1) / BK)
 #define K_PADDED ((K_TOTAL + 63) / 64 * 64)
 #define STEPS_PER_SPLIT ((K_STEPS + SPLIT - 1) / SPLIT)
-#define THREADS (WR * WC * 32)
+// SLICES groups of warps multiply the same tile, each its own k of a step.
+#define THREADS (WR * WC * SLICES * 32)
+#define STEP_PRODUCTS (BK / 16 / SLICES)
 #define WM (BM / WR)
 #define WN (BN / WC)
 #define TAPS (KH * KW)
@@ -16,7 +21,7 @@
 // while the next is multiplied, so that one is not free yet.
 #define AHEAD (WGMMA ? ST - 2 : ST - 1)
 // Sums over odd and even k apart, where a tile has too few products to hide their latency.
-#define SUMS (!WGMMA && WM / 16 * (WN / 8) <= 4 && BK >= 64 ? 2 : 1)
+#define SUMS (!WGMMA && WM / 16 * (WN / 8) <= 4 && STEP_PRODUCTS >= 4 ? 2 : 1)
 #if ROLLED
 #define PROLOGUE_LOOP _Pragma("unroll 1")
 #else
@@ -66,6 +71,15 @@ __device__ __forceinline__ u64 descriptor(u32 at, u32 group) {
 #define CLUSTER_SHAPE
 #endif
 
+// A warp's place: its rows and columns of the tile, and its slice of k.
+struct Place {
+  int row, column, slice;
+};
+__device__ __forceinline__ Place place() {
+  const int warp = threadIdx.x >> 5, in_slice = warp % (WR * WC);
+  return {in_slice / WC, in_slice % WC, warp / (WR * WC)};
+}
+
 // A tile's sums in registers, SUMS of them for each product.
 typedef float Sums[SUMS][WM / 16][WN / 8][4];
 
@@ -92,10 +106,11 @@ __device__ __forceinline__ void multiply(Sums& sums, u64 a, u64 b) {
 // One step's products. `at_a(i, chunk)` is where this lane's row of A fragment `i` has a 16-byte
 // chunk; B is a swizzled tile. Fragments are loaded one product ahead.
 template <typename AtA>
-__device__ __forceinline__ void multiply(Sums& sums, AtA at_a, u32 at_b, int wc, int lane) {
+__device__ __forceinline__ void multiply(Sums& sums, AtA at_a, u32 at_b, Place warp) {
+  const int lane = threadIdx.x & 31;
   u32 a[2][WM / 16][4], b[2][WN / 8][2];
-  auto load_fragments = [&](int kk) {
-    const int f = kk & 1;
+  auto load_fragments = [&](int product) {
+    const int f = product & 1, kk = SLICES == 1 ? product : product * SLICES + warp.slice, wc = warp.column;
 #pragma unroll
     for (int i = 0; i < WM / 16; i++) load_matrix4(a[f][i], at_a(i, kk * 2 + (lane >> 4)));
 #pragma unroll
@@ -108,18 +123,19 @@ __device__ __forceinline__ void multiply(Sums& sums, AtA at_a, u32 at_b, int wc,
   };
   load_fragments(0);
 #pragma unroll
-  for (int kk = 0; kk < BK / 16; kk++) {
-    if (kk + 1 < BK / 16) load_fragments(kk + 1);
+  for (int p = 0; p < STEP_PRODUCTS; p++) {
+    if (p + 1 < STEP_PRODUCTS) load_fragments(p + 1);
 #pragma unroll
     for (int i = 0; i < WM / 16; i++)
 #pragma unroll
-      for (int j = 0; j < WN / 8; j++) mma(sums[kk % SUMS][i][j], a[kk & 1][i], b[kk & 1][j]);
+      for (int j = 0; j < WN / 8; j++) mma(sums[p % SUMS][i][j], a[p & 1][i], b[p & 1][j]);
   }
 }
 #endif
 
-// Waits for the last products and copies, and brings a tile's sums together in the first.
-__device__ __forceinline__ void add_up(Sums& sums) {
+// Waits for the last products and copies, and brings a tile's sums together in the first, those of
+// all slices in slice 0's.
+__device__ __forceinline__ void add_up(Sums& sums, u8* shared) {
 #if WGMMA
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 #endif
@@ -132,6 +148,30 @@ __device__ __forceinline__ void add_up(Sums& sums) {
       for (int j = 0; j < WN / 8; j++)
 #pragma unroll
         for (int q = 0; q < 4; q++) sums[0][i][j][q] += sums[z][i][j][q];
+#if SLICES > 1
+  const Place warp = place();
+  constexpr int PIECES = WM / 16 * (WN / 8), WARPS = WR * WC;
+  float4* apart = (float4*)shared + (warp.row * WC + warp.column) * PIECES * 32 + (threadIdx.x & 31);
+  __syncthreads();  // all warps have read the stages, which the sums now overwrite
+  if (warp.slice > 0) {
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+      const float* s = sums[0][i / (WN / 8)][i % (WN / 8)];
+      apart[((warp.slice - 1) * WARPS * PIECES + i) * 32] = make_float4(s[0], s[1], s[2], s[3]);
+    }
+  }
+  __syncthreads();
+  if (warp.slice == 0) {
+#pragma unroll
+    for (int z = 0; z < SLICES - 1; z++)
+#pragma unroll
+      for (int i = 0; i < PIECES; i++) {
+        float4 s = apart[(z * WARPS * PIECES + i) * 32];
+        float* to = sums[0][i / (WN / 8)][i % (WN / 8)];
+        to[0] += s.x, to[1] += s.y, to[2] += s.z, to[3] += s.w;
+      }
+  }
+#endif
 }
 
 // The output pixel that row `r` of this block's tile computes, or -1.

@@ -23,7 +23,7 @@ impl ConvLayer {
         let cluster = join.in_cluster();
         let (bm, bn, bk) = (t.bm, t.bn, t.bk);
         let tiles = [ceil_div(self.filters_stored, bn), self.tiles_down(t)];
-        let threads = t.warps[0] * t.warps[1] * 32;
+        let threads = t.threads();
         let (patch_rows, patches) = self.patch(t);
         let stages = match t.halo {
             None => t.stages * (bm + bn) * bk * 2,
@@ -54,6 +54,7 @@ impl ConvLayer {
             ("ST", t.stages),
             ("WR", t.warps[0]),
             ("WC", t.warps[1]),
+            ("SLICES", t.slices),
             ("SPLIT", split),
             ("CLUSTER", usize::from(cluster)),
             ("HALO", usize::from(t.halo.is_some())),
@@ -74,7 +75,7 @@ impl ConvLayer {
             if self.residual_pitch.is_some() { Argument::Input(1) } else { Argument::Null };
         Candidate {
             label: format!(
-                "{}{bm}x{bn}x{bk}{} s{} w{}x{} {}{split}{}",
+                "{}{bm}x{bn}x{bk}{} s{} w{}x{}{} {}{split}{}",
                 if t.wgmma { "g" } else { "" },
                 match t.halo {
                     None => String::new(),
@@ -84,6 +85,7 @@ impl ConvLayer {
                 t.stages,
                 t.warps[0],
                 t.warps[1],
+                if t.slices > 1 { format!("x{}", t.slices) } else { String::new() },
                 join.mark(),
                 if rolled { " r" } else { "" },
             ),
@@ -143,7 +145,8 @@ impl ConvLayer {
         // Multiply-adds per cycle that small tiles reach, and the cycles of a step's start.
         let (rate, start) = match t.wgmma {
             true => (830.0, 60.0),
-            false => (450.0, 350.0),
+            // Half of it the copies' barrier, half the products one after another.
+            false => (450.0, 175.0 + 175.0 / t.slices as f64 * t.bk as f64 / 64.0),
         };
         let product = (t.bm * t.bn * t.bk) as f64 / rate * together;
         // Bytes per cycle into one multiprocessor.

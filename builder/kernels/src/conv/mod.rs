@@ -271,10 +271,18 @@ impl ConvLayer {
         let reach = |i: usize| (self.kernel[i] - 1) * self.dilations[i];
         let rows = match t.halo {
             None => return (0, 0),
-            Some([0, _]) => t.bm + reach(0) * (self.output[1] + reach(1)) + reach(1),
+            Some([0, _]) => t.bm + reach(0) * self.padded_width() + reach(1),
             Some([h, w]) => (h + reach(0)) * (w + reach(1)),
         };
         (rows, if self.channels > 64 { 2 } else { 1 })
+    }
+
+    /// Pixels from one row of the padded picture to the next: rows share their padding.
+    fn padded_width(&self) -> usize {
+        let ([_, width], [_, left]) = (self.input, self.pads);
+        let reach = (self.kernel[1] - 1) * self.dilations[1];
+        let right = (self.output[1] + reach).saturating_sub(width + left);
+        (width + left.max(right)).max(self.output[1])
     }
 
     /// Tiles over all pixels.
@@ -284,7 +292,7 @@ impl ConvLayer {
         match t.halo {
             None => ceil_div(self.pixels(), t.bm),
             Some([0, _]) => {
-                let width = ow + reach(1);
+                let width = self.padded_width();
                 let rows = (self.batch - 1) * (oh + reach(0)) * width + (oh - 1) * width + ow;
                 ceil_div(rows, t.bm)
             }

@@ -7,6 +7,8 @@ pub(super) struct Tile {
     pub bk: usize,
     pub stages: usize,
     pub warps: [usize; 2],
+    /// Groups of so many warps multiply the same tile, each its own k of a step.
+    pub slices: usize,
     /// Warpgroup products (compute capability 9.0a).
     pub wgmma: bool,
     /// All taps read one patch: pixels of the tile down and across; `[0, 0]`: rows of the padded
@@ -15,14 +17,23 @@ pub(super) struct Tile {
 }
 
 const fn tile(bm: usize, bn: usize, bk: usize, stages: usize, wr: usize, wc: usize) -> Tile {
-    Tile { bm, bn, bk, stages, warps: [wr, wc], wgmma: false, halo: None }
+    Tile { bm, bn, bk, stages, warps: [wr, wc], slices: 1, wgmma: false, halo: None }
 }
 
 const fn warpgroups(bm: usize, bn: usize, stages: usize) -> Tile {
-    Tile { bm, bn, bk: 64, stages, warps: [bm / 16, 1], wgmma: true, halo: None }
+    Tile { bm, bn, bk: 64, stages, warps: [bm / 16, 1], slices: 1, wgmma: true, halo: None }
 }
 
 impl Tile {
+    /// The same by `slices` groups of warps.
+    const fn sliced(self, slices: usize) -> Tile {
+        Tile { slices, ..self }
+    }
+
+    pub const fn threads(&self) -> usize {
+        self.warps[0] * self.warps[1] * self.slices * 32
+    }
+
     /// The same over patches of `[height, width]` pixels.
     const fn over(self, pixels: [usize; 2]) -> Tile {
         Tile { halo: Some(pixels), ..self }
@@ -57,6 +68,24 @@ pub(super) const TILES: &[Tile] = &[
     tile(64, 128, 64, 3, 2, 4),
     tile(128, 128, 32, 4, 2, 4),
     tile(128, 128, 64, 3, 2, 4),
+    tile(16, 16, 64, 8, 1, 1).sliced(4),
+    tile(16, 16, 128, 4, 1, 1).sliced(4),
+    tile(16, 16, 128, 4, 1, 1).sliced(8),
+    tile(16, 16, 256, 3, 1, 1).sliced(8),
+    tile(16, 32, 64, 8, 1, 2).sliced(4),
+    tile(16, 32, 128, 4, 1, 2).sliced(4),
+    tile(16, 32, 256, 3, 1, 1).sliced(8),
+    tile(32, 16, 128, 4, 2, 1).sliced(4),
+    tile(32, 32, 64, 6, 1, 2).sliced(4),
+    tile(32, 32, 64, 6, 2, 2).sliced(2),
+    tile(32, 32, 128, 4, 2, 1).sliced(4),
+    tile(32, 32, 128, 4, 1, 1).sliced(8),
+    tile(16, 64, 128, 4, 1, 2).sliced(4),
+    tile(32, 64, 64, 6, 1, 2).sliced(4),
+    tile(32, 64, 128, 3, 1, 2).sliced(4),
+    tile(64, 32, 128, 3, 2, 1).sliced(4),
+    tile(64, 64, 64, 6, 2, 2).sliced(2),
+    tile(64, 64, 128, 3, 2, 2).sliced(2),
 ];
 
 /// For compute capability 9.0a: each group of four warps multiplies 64 rows.
@@ -100,6 +129,13 @@ pub(super) const HALO_TILES: &[Tile] = &[
     tile(128, 64, 64, 4, 4, 2).over([8, 16]),
     tile(128, 32, 64, 4, 4, 1).over([8, 16]),
     tile(64, 128, 64, 3, 2, 4).over([8, 8]),
+    tile(16, 16, 64, 8, 1, 1).sliced(4).over(ROWS),
+    tile(16, 32, 64, 8, 1, 2).sliced(4).over(ROWS),
+    tile(32, 16, 64, 8, 2, 1).sliced(4).over(ROWS),
+    tile(32, 32, 64, 8, 1, 2).sliced(4).over(ROWS),
+    tile(32, 64, 64, 6, 1, 2).sliced(4).over(ROWS),
+    tile(64, 32, 64, 6, 2, 1).sliced(4).over(ROWS),
+    tile(64, 64, 64, 6, 2, 2).sliced(2).over(ROWS),
 ];
 
 /// The same with warpgroup products.
@@ -119,8 +155,11 @@ pub(super) const HALO_WARPGROUP_TILES: &[Tile] = &[
     warpgroups(128, 128, 4).over(ROWS),
     warpgroups(128, 128, 6).over(ROWS),
     warpgroups(128, 256, 4).over(ROWS),
+    warpgroups(192, 32, 6).over(ROWS),
+    warpgroups(192, 32, 9).over(ROWS),
     warpgroups(192, 64, 4).over(ROWS),
     warpgroups(192, 64, 6).over(ROWS),
+    warpgroups(192, 64, 9).over(ROWS),
     warpgroups(192, 128, 4).over(ROWS),
     warpgroups(192, 128, 6).over(ROWS),
     warpgroups(256, 64, 4).over(ROWS),
