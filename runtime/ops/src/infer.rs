@@ -5,6 +5,7 @@
 
 mod math;
 mod movement;
+mod quant;
 mod window;
 
 use tobiuo_tensor::{DType, Shape, broadcast};
@@ -101,6 +102,13 @@ fn dispatch(op: &Op, inputs: &[Fact]) -> Facts {
         Op::Pad(a) => movement::pad(a, inputs),
         Op::Resize(a) => movement::resize(a, inputs),
         Op::Cast { to } => movement::cast(*to, inputs),
+        Op::Quantize { axis, to } => quant::quantize(*axis, *to, inputs),
+        Op::Dequantize { axis } => quant::dequantize(*axis, inputs),
+        Op::QuantConv(a) => quant::conv(a, inputs),
+        Op::QuantGemm(a) => quant::gemm(a, inputs),
+        Op::QuantBinary(a) => quant::binary(a, inputs),
+        Op::QuantPool(a) => quant::pool(a, inputs),
+        Op::Lookup => quant::lookup(inputs),
     }
 }
 

@@ -11,8 +11,12 @@
 pub mod float;
 mod infer;
 mod op;
+pub mod quant;
 mod query;
 
 pub use infer::{Fact, MAX_ELEMENTS, MAX_RANK, infer};
 pub use op::*;
+pub use quant::{
+    Epilogue, QuantBinary, QuantConv, QuantGemm, QuantPool, Quantization, Requantization, Residual,
+};
 pub use query::{bytes, flops, in_place_inputs, is_view, view_offset};

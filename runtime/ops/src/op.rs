@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 use tobiuo_tensor::DType;
 
+use crate::{QuantBinary, QuantConv, QuantGemm, QuantPool};
+
 /// An operator with its attributes.
 ///
 /// Axes are non-negative and in range. Activations are `[N, C, spatial...]`. Inputs are
@@ -156,6 +158,37 @@ pub enum Op {
         #[serde(with = "crate::float")]
         epsilon: f32,
     },
+    /// `min(max(round_half_even(x / scale) + zero_point, lowest), highest)`; NaN gives the zero
+    /// point. Inputs: x (f32), scale (f32: a scalar, or one for each index of `axis`),
+    /// optionally zero_point (of type `to`, scale's shape; else 0).
+    Quantize {
+        /// The axis that scales go along.
+        axis: Option<usize>,
+        /// `I8` or `U8`.
+        to: DType,
+    },
+    /// `(x - zero_point) * scale`, the difference exact, in f32. Inputs: x (`I8`, `U8` or
+    /// `I32`), scale (f32: a scalar, or one for each index of `axis`), optionally zero_point
+    /// (x's type, scale's shape; else 0).
+    Dequantize {
+        /// The axis that scales go along.
+        axis: Option<usize>,
+    },
+    /// Convolution of integers. Inputs: x `[N, C, H, W]` (`I8` or `U8`), weight `[O, C/groups,
+    /// kh, kw]` (`I8`), multiplier `[O]` (f32: x's scale times the weight's), bias `[O]` (f32),
+    /// and, with a residual, a tensor of the output's shape.
+    QuantConv(QuantConv),
+    /// Fully connected, on integers: x times the weight's transpose. Inputs: x `[M, K]` (`I8` or
+    /// `U8`), weight `[N, K]` (`I8`), multiplier `[N]` (f32), bias `[N]` (f32), and, with a
+    /// residual, a tensor `[M, N]`.
+    QuantGemm(QuantGemm),
+    /// Element-wise function of two tensors, broadcast, at least one of integers.
+    QuantBinary(QuantBinary),
+    /// Average pooling of integers. (Maxima are [`Op::Pool`]'s, which takes integers.)
+    QuantPool(QuantPool),
+    /// A function of single bytes: element `i` is `table[x[i]]`, for `I8` `table[x[i] + 128]`.
+    /// Inputs: x (`I8` or `U8`), table `[256]` (constant; any of `I8`, `U8`, f32).
+    Lookup,
 }
 
 /// Attributes of [`Op::Conv`].
@@ -529,6 +562,20 @@ impl Op {
             Op::Where => "Where",
             Op::LayerNorm { .. } => "LayerNorm",
             Op::InstanceNorm { .. } => "InstanceNorm",
+            Op::Quantize { .. } => "Quantize",
+            Op::Dequantize { .. } => "Dequantize",
+            Op::QuantConv(_) => "QuantConv",
+            Op::QuantGemm(_) => "QuantGemm",
+            Op::QuantBinary(q) => match q.kind {
+                Binary::Add => "QuantAdd",
+                Binary::Sub => "QuantSub",
+                Binary::Mul => "QuantMul",
+                Binary::Min => "QuantMin",
+                Binary::Max => "QuantMax",
+                _ => "QuantBinary",
+            },
+            Op::QuantPool(_) => "QuantAveragePool",
+            Op::Lookup => "Lookup",
         }
     }
 
@@ -539,6 +586,9 @@ impl Op {
             Op::ConvTranspose(c) => c.activation,
             Op::Gemm(g) => g.activation,
             Op::Binary { activation, .. } => *activation,
+            Op::QuantConv(q) => q.epilogue.activation,
+            Op::QuantGemm(q) => q.epilogue.activation,
+            Op::QuantBinary(q) => q.activation,
             _ => None,
         }
     }

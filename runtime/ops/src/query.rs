@@ -18,6 +18,8 @@ impl Op {
 pub fn in_place_inputs(op: &Op, inputs: &[Fact], output: &Fact) -> Vec<usize> {
     let candidates: &[usize] = match op {
         Op::Conv(c) if c.residual => &[3],
+        Op::QuantConv(q) if q.epilogue.residual.is_some() => &[4],
+        Op::QuantGemm(q) if q.epilogue.residual.is_some() => &[4],
         Op::Activation(_)
         | Op::Unary(_)
         | Op::PRelu
@@ -25,7 +27,8 @@ pub fn in_place_inputs(op: &Op, inputs: &[Fact], output: &Fact) -> Vec<usize> {
         | Op::Reshape { .. }
         | Op::Softmax { .. }
         | Op::LayerNorm { .. }
-        | Op::InstanceNorm { .. } => &[0],
+        | Op::InstanceNorm { .. }
+        | Op::Lookup => &[0],
         Op::Binary { .. } => &[0, 1],
         _ => &[],
     };
@@ -113,7 +116,9 @@ pub fn flops(op: &Op, inputs: &[Fact], outputs: &[Fact]) -> u64 {
     let weight_per_filter =
         |i: usize| inputs.get(i).map_or(0, |w| product(w.shape.get(1..).unwrap_or(&[])));
     match op {
-        Op::Conv(_) => (2 * y.numel() as u64).saturating_mul(weight_per_filter(1)),
+        Op::Conv(_) | Op::QuantConv(_) | Op::QuantGemm(_) => {
+            (2 * y.numel() as u64).saturating_mul(weight_per_filter(1))
+        }
         Op::ConvTranspose(_) => (2 * x.numel() as u64).saturating_mul(weight_per_filter(1)),
         Op::Gemm(g) => {
             let k = x.shape.get(usize::from(!g.trans_a)).copied().unwrap_or(0);
@@ -129,9 +134,16 @@ pub fn flops(op: &Op, inputs: &[Fact], outputs: &[Fact]) -> u64 {
             product(&[5, y.numel()])
         }
         Op::BatchNorm { .. } => product(&[2, y.numel()]),
-        Op::Activation(_) | Op::PRelu | Op::Unary(_) | Op::Binary { .. } | Op::Where => {
-            y.numel() as u64
-        }
+        Op::QuantPool(a) => (y.numel() as u64).saturating_mul(product(&a.pool.kernel)),
+        Op::Activation(_)
+        | Op::PRelu
+        | Op::Unary(_)
+        | Op::Binary { .. }
+        | Op::Where
+        | Op::Quantize { .. }
+        | Op::Dequantize { .. }
+        | Op::QuantBinary(_)
+        | Op::Lookup => y.numel() as u64,
         Op::Resize(r) => {
             let taps = match r.mode {
                 crate::ResizeMode::Nearest { .. } => 0,

@@ -173,12 +173,75 @@ fn computing() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn quantised() -> impl Strategy<Value = Op> {
+    let zero = || prop_oneof![3 => Just(0), 1 => -200i32..400, 1 => any::<i32>()];
+    let q = move || {
+        let one = (real(), zero());
+        prop::option::of(one.prop_map(|(scale, zero_point)| Quantization { scale, zero_point }))
+    };
+    let output = move || {
+        prop::option::of(
+            (dtype(), real(), zero()).prop_map(|(to, scale, zero_point)| Requantization {
+                to,
+                scale,
+                zero_point,
+            }),
+        )
+    };
+    let residual =
+        prop::option::of((q(), any::<bool>()).prop_map(|(quantization, after_activation)| {
+            Residual { quantization, after_activation }
+        }));
+    let epilogue = (residual, activation(), output())
+        .prop_map(|(residual, activation, output)| Epilogue { residual, activation, output })
+        .boxed();
+    prop_oneof![
+        (window(), size(), zero(), epilogue.clone()).prop_map(
+            |((kernel, strides, pads, dilations), groups, x_zero_point, epilogue)| {
+                Op::QuantConv(QuantConv {
+                    kernel,
+                    strides,
+                    pads,
+                    dilations,
+                    groups,
+                    x_zero_point,
+                    epilogue,
+                })
+            }
+        ),
+        (zero(), epilogue).prop_map(|(x_zero_point, epilogue)| Op::QuantGemm(QuantGemm {
+            x_zero_point,
+            epilogue
+        })),
+        (q(), q(), activation(), output()).prop_map(|(a, b, activation, output)| {
+            Op::QuantBinary(QuantBinary { kind: Binary::Mul, a, b, activation, output })
+        }),
+        (window(), q(), output(), any::<bool>()).prop_map(
+            |((kernel, strides, pads, dilations), x, output, ceil_mode)| {
+                let kind = PoolKind::Average { count_include_pad: ceil_mode };
+                let pool = Pool { kind, kernel, strides, pads, dilations, ceil_mode };
+                let x = x.unwrap_or(Quantization { scale: 1.0, zero_point: 0 });
+                Op::QuantPool(QuantPool { pool, x, output })
+            }
+        ),
+        (prop::option::of(size()), dtype()).prop_map(|(axis, to)| Op::Quantize { axis, to }),
+        prop::option::of(size()).prop_map(|axis| Op::Dequantize { axis }),
+        Just(Op::Lookup),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
     fn never_panics(
-        op in prop_oneof![windowed(), moving(), computing()],
+        // Boxed: by value they are too large for a test's stack.
+        op in prop_oneof![
+            windowed().boxed(),
+            moving().boxed(),
+            computing().boxed(),
+            quantised().boxed(),
+        ],
         inputs in prop::collection::vec(fact(), 0..5),
         matching in any::<bool>(),
     ) {

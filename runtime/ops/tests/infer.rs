@@ -412,3 +412,112 @@ fn work_is_counted() {
     assert_eq!(count(Op::MatMul, &[x(&[5, 2, 3]), x(&[3, 4])]).0, 5 * 2 * 2 * 3 * 4);
     assert_eq!(count(Op::Reshape { shape: vec![6] }, &[x(&[2, 3])]), (0, 48));
 }
+
+fn quant_conv(epilogue: Epilogue) -> Op {
+    Op::QuantConv(QuantConv {
+        kernel: vec![3, 3],
+        strides: vec![2, 2],
+        pads: vec![1; 4],
+        dilations: vec![1, 1],
+        groups: 1,
+        x_zero_point: 3,
+        epilogue,
+    })
+}
+
+fn to(to: DType, scale: f32, zero_point: i32) -> Option<Requantization> {
+    Some(Requantization { to, scale, zero_point })
+}
+
+#[test]
+fn integer_layers() {
+    let some = |scale, zero_point| Some(Quantization { scale, zero_point });
+    let operands = [f(U8, &[1, 4, 9, 9]), f(I8, &[6, 4, 3, 3]), x(&[6]), x(&[6])];
+    let shape = &[1, 6, 5, 5];
+    let plain = Epilogue::default();
+    let with = |r: Fact| [operands.as_slice(), &[r]].concat();
+    let residual = |quantization| Epilogue {
+        residual: Some(Residual { quantization, after_activation: true }),
+        activation: Some(Activation::Silu),
+        output: to(I8, 0.1, 0),
+    };
+    let give = |op: Op, inputs: &[Fact]| infer(&op, inputs);
+    assert_eq!(give(quant_conv(plain.clone()), &operands), Ok(vec![x(shape)]));
+    let stored = Epilogue { output: to(U8, 0.1, 0), ..plain.clone() };
+    assert_eq!(give(quant_conv(stored), &operands), Ok(vec![f(U8, shape)]));
+    let inputs = with(f(U8, shape));
+    assert_eq!(give(quant_conv(residual(some(0.5, 9))), &inputs), Ok(vec![f(I8, shape)]));
+    assert_eq!(give(quant_conv(residual(None)), &with(x(shape))), Ok(vec![f(I8, shape)]));
+
+    let gemm = |epilogue| Op::QuantGemm(QuantGemm { x_zero_point: 0, epilogue });
+    let product = [f(I8, &[2, 8]), f(I8, &[5, 8]), x(&[5]), x(&[5])];
+    assert_eq!(give(gemm(plain.clone()), &product), Ok(vec![x(&[2, 5])]));
+
+    let add = |a, b| {
+        Op::QuantBinary(QuantBinary {
+            kind: Binary::Add,
+            a,
+            b,
+            activation: None,
+            output: to(U8, 1.0, 0),
+        })
+    };
+    let sides = [f(I8, &[2, 3]), x(&[3])];
+    assert_eq!(give(add(some(1.0, 0), None), &sides), Ok(vec![f(U8, &[2, 3])]));
+    let pool = Pool {
+        kind: PoolKind::Average { count_include_pad: false },
+        kernel: vec![2],
+        strides: vec![2],
+        pads: vec![0, 0],
+        dilations: vec![1],
+        ceil_mode: false,
+    };
+    let average = |scale| {
+        Op::QuantPool(QuantPool {
+            pool: pool.clone(),
+            x: Quantization { scale, zero_point: 0 },
+            output: None,
+        })
+    };
+    assert_eq!(give(average(1.0), &[f(U8, &[1, 2, 8])]), Ok(vec![x(&[1, 2, 4])]));
+    let max = Op::Pool(Pool { kind: PoolKind::Max, ..pool.clone() });
+    assert_eq!(give(max, &[f(U8, &[1, 2, 8])]), Ok(vec![f(U8, &[1, 2, 4])]));
+    let quantize = |axis| Op::Quantize { axis, to: I8 };
+    assert_eq!(give(quantize(None), &[x(&[2, 3]), x(&[])]), Ok(vec![f(I8, &[2, 3])]));
+    let per_axis = [x(&[2, 3]), x(&[3]), f(I8, &[3])];
+    assert_eq!(give(quantize(Some(1)), &per_axis), Ok(vec![f(I8, &[2, 3])]));
+    let back = Op::Dequantize { axis: None };
+    assert_eq!(give(back.clone(), &[f(I32, &[2]), x(&[1])]), Ok(vec![x(&[2])]));
+    assert_eq!(give(Op::Lookup, &[f(I8, &[7]), f(U8, &[256])]), Ok(vec![f(U8, &[7])]));
+
+    let tanh = Epilogue { activation: Some(Activation::Tanh), ..plain.clone() };
+    let wide = [f(I8, &[1, 65_794]), f(I8, &[1, 65_794]), x(&[1]), x(&[1])];
+    let refused: Vec<(Op, Vec<Fact>, &str)> = vec![
+        (quant_conv(plain.clone()), with(x(shape)), "takes 4 inputs"),
+        (quant_conv(residual(None)), with(f(I8, shape)), "residual is i8, it must be f32"),
+        (quant_conv(residual(some(0.5, 9))), with(f(I8, &[1])), "must have the output's shape"),
+        (quant_conv(residual(some(0.5, 200))), with(f(I8, shape)), "zero point 200 is no i8"),
+        (
+            quant_conv(Epilogue { output: to(I32, 1.0, 0), ..plain.clone() }),
+            operands.to_vec(),
+            "stored as i32",
+        ),
+        (
+            quant_conv(Epilogue { output: to(I8, 1e-45, 0), ..plain.clone() }),
+            operands.to_vec(),
+            "scale",
+        ),
+        (quant_conv(tanh), operands.to_vec(), "Tanh cannot follow integers"),
+        (gemm(plain.clone()), wide.to_vec(), "does not fit 32 bits"),
+        (add(None, None), vec![x(&[2]), x(&[2])], "integers"),
+        (average(-1.0), vec![f(U8, &[1, 2, 8])], "scale -1"),
+        (quantize(Some(2)), per_axis.to_vec(), "axis 2"),
+        (quantize(Some(0)), per_axis.to_vec(), "one for each index of axis 0"),
+        (back, vec![f(I8, &[2]), x(&[1]), f(U8, &[1])], "zero point is u8"),
+        (Op::Lookup, vec![f(I8, &[2]), f(I8, &[255])], "[256]"),
+    ];
+    for (op, inputs, wanted) in refused {
+        let said = infer(&op, &inputs).expect_err(wanted);
+        assert!(said.contains(wanted), "{said}");
+    }
+}

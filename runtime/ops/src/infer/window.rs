@@ -1,8 +1,10 @@
 //! Convolutions and pools: what slides a window over the spatial axes.
 
+use tobiuo_tensor::DType;
+
 use super::{Fact, Facts, count, exactly, float, same_type};
 use crate::infer::math::check_activation;
-use crate::{Conv, ConvTranspose, Pool};
+use crate::{Conv, ConvTranspose, Pool, PoolKind, QuantConv};
 
 const SPATIAL: [&str; 3] = ["height", "width", "depth"];
 
@@ -15,7 +17,7 @@ fn axis_name(axis: usize, axes: usize) -> &'static str {
 }
 
 /// The attributes that every window has, their lengths and signs checked.
-struct Window<'a> {
+pub(super) struct Window<'a> {
     kernel: &'a [usize],
     strides: &'a [usize],
     pads: &'a [usize],
@@ -98,36 +100,8 @@ pub(super) fn conv(a: &Conv, inputs: &[Fact]) -> Facts {
     float("x", x)?;
     same_type("weight", w, "x", x)?;
     check_activation(a.activation)?;
-    let win =
-        Window { kernel: &a.kernel, strides: &a.strides, pads: &a.pads, dilations: &a.dilations };
-    let n = win.check(x, 2)?;
-    check_kernel(&a.kernel, w)?;
-    let (channels, filters) = (x.shape[1], w.shape[0]);
-    if a.groups == 0 || channels % a.groups != 0 || filters % a.groups != 0 || filters == 0 {
-        return Err(format!(
-            "{} groups do not divide the {channels} channels of x {:?} and the {filters} filters \
-             of weight {:?}",
-            a.groups, x.shape, w.shape
-        ));
-    }
-    if w.shape[1] != channels / a.groups {
-        return Err(format!(
-            "weight {:?} needs {} input channels per group, x {:?} gives {}",
-            w.shape,
-            w.shape[1],
-            x.shape,
-            channels / a.groups
-        ));
-    }
-    per_filter(bias, x, filters)?;
-    let mut shape = vec![x.shape[0], filters];
-    for axis in 0..n {
-        let (extent, padded) = (win.extent(axis)?, win.padded(axis, x.shape[2 + axis])?);
-        if padded < extent {
-            return Err(win.too_small(axis, x, padded, extent));
-        }
-        shape.push((padded - extent) / a.strides[axis] + 1);
-    }
+    let shape = conv_shape(a.window(), a.groups, x, w)?;
+    per_filter(bias, x, w.shape[0])?;
     if let [residual] = rest {
         same_type("residual", residual, "x", x)?;
         if residual.shape != shape {
@@ -138,6 +112,57 @@ pub(super) fn conv(a: &Conv, inputs: &[Fact]) -> Facts {
         }
     }
     Ok(vec![Fact { dtype: x.dtype, shape }])
+}
+
+impl Conv {
+    fn window(&self) -> Window<'_> {
+        let Conv { kernel, strides, pads, dilations, .. } = self;
+        Window { kernel, strides, pads, dilations }
+    }
+}
+
+impl QuantConv {
+    pub(super) fn window(&self) -> Window<'_> {
+        let QuantConv { kernel, strides, pads, dilations, .. } = self;
+        Window { kernel, strides, pads, dilations }
+    }
+}
+
+/// The output's shape of a convolution of `x` by `w`.
+pub(super) fn conv_shape(
+    win: Window<'_>,
+    groups: usize,
+    x: &Fact,
+    w: &Fact,
+) -> Result<Vec<usize>, String> {
+    let n = win.check(x, 2)?;
+    check_kernel(win.kernel, w)?;
+    let (channels, filters) = (x.shape[1], w.shape[0]);
+    if groups == 0 || channels % groups != 0 || filters % groups != 0 || filters == 0 {
+        return Err(format!(
+            "{} groups do not divide the {channels} channels of x {:?} and the {filters} filters \
+             of weight {:?}",
+            groups, x.shape, w.shape
+        ));
+    }
+    if w.shape[1] != channels / groups {
+        return Err(format!(
+            "weight {:?} needs {} input channels per group, x {:?} gives {}",
+            w.shape,
+            w.shape[1],
+            x.shape,
+            channels / groups
+        ));
+    }
+    let mut shape = vec![x.shape[0], filters];
+    for axis in 0..n {
+        let (extent, padded) = (win.extent(axis)?, win.padded(axis, x.shape[2 + axis])?);
+        if padded < extent {
+            return Err(win.too_small(axis, x, padded, extent));
+        }
+        shape.push((padded - extent) / win.strides[axis] + 1);
+    }
+    Ok(shape)
 }
 
 fn per_filter(bias: &Fact, x: &Fact, filters: usize) -> Result<(), String> {
@@ -209,7 +234,14 @@ pub(super) fn conv_transpose(a: &ConvTranspose, inputs: &[Fact]) -> Facts {
 
 pub(super) fn pool(a: &Pool, inputs: &[Fact]) -> Facts {
     let [x] = exactly(inputs, "x")?;
-    float("x", x)?;
+    if !(a.kind == PoolKind::Max && matches!(x.dtype, DType::I8 | DType::U8)) {
+        float("x", x)?;
+    }
+    Ok(vec![Fact { dtype: x.dtype, shape: pool_shape(a, x)? }])
+}
+
+/// The output's shape of a pool over `x`.
+pub(super) fn pool_shape(a: &Pool, x: &Fact) -> Result<Vec<usize>, String> {
     let win =
         Window { kernel: &a.kernel, strides: &a.strides, pads: &a.pads, dilations: &a.dilations };
     let n = win.check(x, 3)?;
@@ -243,5 +275,5 @@ pub(super) fn pool(a: &Pool, inputs: &[Fact]) -> Facts {
         };
         shape.push(out);
     }
-    Ok(vec![Fact { dtype: x.dtype, shape }])
+    Ok(shape)
 }
