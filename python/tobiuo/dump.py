@@ -71,6 +71,29 @@ def read_tensor(path: str) -> np.ndarray:
     return array.reshape(shape)
 
 
+def constant(array: Any, ndim: int, shrink: bool) -> np.ndarray:
+    """A constant as the format has it: with axes of size 1 in front until there are ``ndim``,
+    the first one being the batch, of size 1. ``shrink`` also gives size 1 to axes along which
+    it repeats itself, for functions that broadcast.
+
+    Raises :class:`DumpError` where the pictures of a batch have different values.
+    """
+    array = np.asarray(array)
+    array = array.reshape((1,) * (max(ndim, 1) - array.ndim) + array.shape)
+    if array.shape[0] != 1:
+        if not (array == array[:1]).all():
+            raise DumpError(
+                f"a constant of shape {array.shape} has another value for each picture of the "
+                "batch; the batch is not part of a dump"
+            )
+        array = array[:1]
+    for axis in range(1, array.ndim) if shrink else ():
+        first = array.take([0], axis)
+        if (array == first).all():
+            array = first
+    return array
+
+
 def plain(value: Any) -> Any:
     """Numbers of NumPy and tuples as JSON has them."""
     if isinstance(value, Mapping):

@@ -62,10 +62,7 @@ def deconvolution(r: Any, f: Any, params: Params) -> Result:
     )
     outsize = f.outputs[0]().shape[2:]
     if outsize != expected:
-        raise DumpError(
-            f"outsize={outsize} is not what the kernel, stride and padding give, {expected}; the "
-            "format has no output size"
-        )
+        params["output_hw"] = outsize
     return _convolution(r, f, params, kernel[1] * f.groups)
 
 
@@ -115,8 +112,8 @@ def pooling(r: Any, f: Any, params: Params) -> Result:
         (kh, kw), (sy, sx), (ph, pw) = f.ksize, f.stride, f.pad
     else:
         (kh, kw), (sy, sx), (ph, pw) = (f.kh, f.kw), (f.sy, f.sx), (f.ph, f.pw)
-    if getattr(f, "pad_value", 0) is None and (ph, pw) != (0, 0):
-        raise DumpError("pad_value=None (a mean without the padding) has no place in the format")
+    if getattr(f, "pad_value", 0) is None:
+        params["pad_value"] = None
     params.update(
         window_width=kw,
         window_height=kh,
@@ -318,59 +315,41 @@ def where(r: Any, f: Any, params: Params) -> Result:
 
 def arg_max(r: Any, f: Any, params: Params) -> Result:
     x = f.inputs[0]
-    if f.axis is None or f.axis % len(x.shape) != 1:
-        raise DumpError(f"axis={f.axis}: only axis=1 is supported")
+    axis = None if f.axis is None else f.axis % len(x.shape)
+    if not axis:
+        raise DumpError(f"axis={f.axis} has the batch in it")
+    if axis != 1:
+        params["axis"] = axis - 1
     params["shape"] = x.shape[1:]
     return one_source(r, f, params)
+
+
+def _sum(f: Any, params: Params, source: str) -> None:
+    """The keys of a Sum over a function's axes."""
+    x = f.inputs[0]
+    axes = sorted(axis % len(x.shape) for axis in f.axis or range(len(x.shape)))
+    if axes[0] == 0:
+        raise DumpError(f"axis={f.axis} has the batch in it")
+    if axes != [1]:
+        params["axis"] = [axis - 1 for axis in axes]
+    if f.keepdims:
+        params["keepdims"] = True
+    params.update(type="Sum", source=source, shape=x.shape[1:])
 
 
 def sum_(r: Any, f: Any, params: Params) -> Result:
-    x = f.inputs[0]
-    if f.axis is None or [axis % len(x.shape) for axis in f.axis] != [1] or f.keepdims:
-        raise DumpError(
-            f"axis={f.axis}, keepdims={f.keepdims}: only axis=1 without keepdims is supported; "
-            "a mean over height and width is F.average_pooling_2d"
-        )
-    params["shape"] = x.shape[1:]
-    return one_source(r, f, params)
+    _sum(f, params, r.get_source_name(f.inputs[0]))
+    return params, None
 
 
 def mean(r: Any, f: Any, params: Params) -> Any:
-    """Chainer 7's own function: a sum and a product, or average pooling over the picture."""
+    """Chainer 7's own function: a sum and a product, as in Chainer 5."""
     x, y = f.inputs[0], f.outputs[0]()
-    axes = sorted(axis % len(x.shape) for axis in f.axis or range(len(x.shape)))
-    name, source = params["name"], r.get_source_name(x)
-    if axes == [1] and not f.keepdims:
-        first = {
-            "type": "Sum",
-            "name": f"{name}.sum",
-            "output_names": [f"{name}.sum"],
-            "rank": params["rank"],
-            "source": source,
-            "shape": x.shape[1:],
-        }
-        params.update(type="MulConstant", source=first["name"])
-        return [(first, None), (params, {"constant": np.float32([1.0 / x.shape[1]])})]
-    if axes == [2, 3] and len(x.shape) == 4:
-        first = {
-            "type": "AveragePooling2D",
-            "name": f"{name}.pool",
-            "output_names": [f"{name}.pool"],
-            "rank": params["rank"],
-            "source": source,
-            "window_width": x.shape[3],
-            "window_height": x.shape[2],
-            "stride_x": 1,
-            "stride_y": 1,
-            "pad_w": 0,
-            "pad_h": 0,
-            "cover_all": False,
-        }
-        params.update(type="Reshape", source=first["name"], shape=y.shape[1:])
-        return [(first, None), (params, None)]
-    raise DumpError(
-        f"axis={f.axis}, keepdims={f.keepdims}: only axis=1 and axis=(2, 3) are supported"
-    )
+    total = {**params, "name": f"{params['name']}.sum", "output_names": [f"{params['name']}.sum"]}
+    _sum(f, total, r.get_source_name(x))
+    params.update(type="MulConstant", source=total["name"])
+    factor = np.prod(y.shape) / np.prod(x.shape)
+    return [(total, None), (params, {"constant": np.float32([factor])})]
 
 
 def shift(r: Any, f: Any, params: Params) -> Result:

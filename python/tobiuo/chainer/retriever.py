@@ -7,7 +7,7 @@ import chainer
 import numpy as np
 from chainer import computational_graph
 
-from ..dump import Dump, DumpError
+from ..dump import Dump, DumpError, constant
 from . import hooks
 from .layers import BUILT_IN, LAYER_NAMES, LAYER_TYPES
 
@@ -242,19 +242,7 @@ class ModelRetriever:
     def _constant_name(self, key: Any, array: Any, ndim: int, shrink: bool) -> str:
         key = (key, ndim, shrink)
         if key not in self._constants:
-            array = np.asarray(chainer.cuda.to_cpu(array))
-            array = array.reshape((1,) * (max(ndim, 1) - array.ndim) + array.shape)
-            if array.shape[0] != 1:
-                if not (array == array[:1]).all():
-                    raise DumpError(
-                        f"a constant of shape {array.shape} has another value for each picture "
-                        "of the batch; the batch is not part of a dump"
-                    )
-                array = array[:1]
-            for axis in range(1, array.ndim) if shrink else ():
-                first = array.take([0], axis)
-                if (array == first).all():
-                    array = first
+            array = constant(chainer.cuda.to_cpu(array), ndim, shrink)
             self._constants[key] = (f"ConstantInput-{len(self._constants)}", array)
         return self._constants[key][0]
 
@@ -363,8 +351,6 @@ class ModelRetriever:
         layer["output_shape"] = values[last].shape
         layer["output_type"] = values[last].dtype.name
         layer["output_tensor"] = files[last]
-        if len(layer["output_names"]) > 1:
-            layer["output_tensors"] = [files.get(t) for t in layer["output_names"]]
 
 
 _class = type
