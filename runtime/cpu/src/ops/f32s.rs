@@ -52,19 +52,19 @@ pub(crate) fn lanes() -> usize {
 
 /// Runs `f` on `parts` parts of `out`, each whole multiples of `unit` elements with its part
 /// of the scratch memory. The number beside them is a part's first unit.
-pub(crate) fn par_parts(
-    out: &mut [f32],
+pub(crate) fn par_parts<T: Send, S: Send>(
+    out: &mut [T],
     unit: usize,
     parts: usize,
-    scratch: &mut [f32],
-    f: &(impl Fn(usize, &mut [f32], &mut [f32]) + Sync),
+    scratch: &mut [S],
+    f: &(impl Fn(usize, &mut [T], &mut [S]) + Sync),
 ) {
-    fn fork(
+    fn fork<T: Send, S: Send>(
         first: usize,
-        (out, unit): (&mut [f32], usize),
+        (out, unit): (&mut [T], usize),
         parts: usize,
-        scratch: &mut [f32],
-        f: &(impl Fn(usize, &mut [f32], &mut [f32]) + Sync),
+        scratch: &mut [S],
+        f: &(impl Fn(usize, &mut [T], &mut [S]) + Sync),
     ) {
         if parts <= 1 {
             if !out.is_empty() {

@@ -17,6 +17,7 @@ mod normalize;
 mod patches;
 mod pool;
 mod product;
+mod quant;
 mod reduce;
 mod resize;
 mod scalar;
@@ -44,6 +45,11 @@ pub(crate) fn prepare(
         (Op::ConvTranspose(c), [out]) => conv_transpose::prepare(c, inputs, out, constants),
         (Op::Gemm(g), _) => matmul::prepare_gemm(g, inputs, constants),
         (Op::MatMul, [out]) => matmul::prepare(inputs, out, constants),
+        (Op::Pool(p), [out]) if inputs[0].dtype.size() == 1 => quant::max(p, &inputs[0], out),
+        (Op::QuantConv(a), [out]) => quant::conv(a, inputs, out, constants),
+        (Op::QuantGemm(a), [out]) => quant::gemm(a, inputs, out, constants),
+        (Op::QuantBinary(a), [out]) => quant::binary(a, inputs, out),
+        (Op::QuantPool(a), [out]) => quant::average(a, &inputs[0], out),
         (Op::Pool(p), [out]) => pool::prepare(p, inputs, out),
         (Op::Activation(a), _) => activation::prepare(*a, inputs),
         (Op::BatchNorm { epsilon }, _) => affine::batch_norm(*epsilon, inputs),
@@ -83,6 +89,9 @@ fn prepare_general(
         Op::LayerNorm { axis, epsilon } => normalize::layer(*axis, *epsilon, x),
         Op::InstanceNorm { epsilon } => normalize::instance(*epsilon, x),
         Op::Lrn { .. } => normalize::lrn(op, x),
+        Op::Quantize { axis, to } => Ok(quant::quantize(*axis, *to, x)),
+        Op::Dequantize { axis } => Ok(quant::dequantize(*axis, x)),
+        Op::Lookup => Ok(quant::lookup(x, out)),
         _ => Err(CpuError(format!("{} has no CPU kernel", op.name()))),
     }
 }
