@@ -1,6 +1,7 @@
 //! Model in, engine out.
 
 mod report;
+mod reuse;
 
 use std::fs;
 use std::path::Path;
@@ -24,6 +25,7 @@ use crate::plan::{PlanReport, plan};
 use crate::progress::Progress;
 use crate::{BuildError, meaning};
 pub use report::{BuildReport, Cached};
+pub(crate) use reuse::{Begun, Standing};
 
 /// This builder's version, as engines say it.
 pub const VERSION: &str = concat!("tobiuo-builder ", env!("CARGO_PKG_VERSION"));

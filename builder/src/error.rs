@@ -45,6 +45,10 @@ pub enum BuildError {
     Engine(EngineError),
     /// The device cannot run something.
     Device(String),
+    /// A folder or file of engines cannot be used: which, why, what to do.
+    Provision(String),
+    /// A new engine does not compute what its model computes: by how much.
+    SelfTest(String),
     /// A file cannot be read or written.
     Io {
         /// The file.
@@ -69,6 +73,7 @@ impl BuildError {
             )) => 5,
             BuildError::Tactic(TacticError::Record(_)) => 2,
             BuildError::Damaged(_) => 4,
+            BuildError::SelfTest(_) => 7,
             BuildError::Import(ImportError::Io { error, .. })
                 if error.kind() == io::ErrorKind::NotFound =>
             {
@@ -85,6 +90,7 @@ impl BuildError {
             | BuildError::Assemble(_)
             | BuildError::Plan(_)
             | BuildError::Device(_)
+            | BuildError::Provision(_)
             | BuildError::Io { .. } => 1,
         }
     }
@@ -110,6 +116,8 @@ impl fmt::Display for BuildError {
             | BuildError::OtherDevice(s)
             | BuildError::Memory(s)
             | BuildError::Damaged(s)
+            | BuildError::Provision(s)
+            | BuildError::SelfTest(s)
             | BuildError::Device(s) => f.write_str(s),
             BuildError::Import(e) => write!(f, "{e}"),
             BuildError::Unsupported(nodes) => {

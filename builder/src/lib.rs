@@ -24,6 +24,7 @@ pub mod options;
 pub mod passes;
 pub mod plan;
 pub mod progress;
+pub mod provision;
 pub mod tactics;
 pub mod task;
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! Values of options.
 
+use std::path::Path;
+
 use lexopt::prelude::*;
 use tobiuo_engine::{ChannelOrder, Fit, Precision};
 
 use super::Stop;
+use crate::labels;
 use crate::options::{BuildOptions, CacheChoice, CudaOptions, DeviceChoice, TaskChoice};
 use crate::tactics::Effort;
 
@@ -38,6 +41,51 @@ pub(super) fn input_shape(text: &str) -> Result<(String, Vec<usize>), Stop> {
         Ok(shape) if shape.iter().all(|&d| d > 0) => Ok((name.into(), shape)),
         _ => bad(format!("--input-shape {text}: NAME=1x3x640x640 is wanted")),
     }
+}
+
+/// An option's name, and whether it is the short one.
+pub(super) type Flag = (String, bool);
+
+/// The name of an option; a value is one too many.
+pub(super) fn flag(arg: lexopt::Arg) -> Result<Flag, Stop> {
+    match arg {
+        Long(name) => Ok((name.to_string(), false)),
+        Short(c) => Ok((c.to_string(), true)),
+        Value(_) => Err(arg.unexpected().into()),
+    }
+}
+
+/// Any option that shapes an engine, as `build` and `provision` take them.
+pub(super) fn any_build_option(
+    (name, short): Flag,
+    options: &mut BuildOptions,
+    parser: &mut lexopt::Parser,
+) -> Result<(), Stop> {
+    match (name.as_str(), short) {
+        ("device", false) => options.device = device(&parser.value()?.string()?)?,
+        ("g", true) | ("gpu", false) => options.device = gpu(&parser.value()?.string()?)?,
+        ("m", true) | ("mode" | "precision", false) => {
+            options.precision = Some(precision(&parser.value()?.string()?)?);
+        }
+        ("b", true) | ("batch" | "max-batch", false) => {
+            options.batches = list(&parser.value()?.string()?, "--batch")?;
+        }
+        ("w", true) | ("workspace", false) => {
+            let value = format!("{}G", parser.value()?.string()?);
+            options.cuda.scratch_limit = Some(size(&value, "--workspace")?);
+        }
+        ("labels", false) => {
+            options.labels = Some(labels::read(Path::new(&parser.value()?))?);
+        }
+        (long, false)
+            if build_option(long, parser, options)?
+                || cuda_option(long, parser, &mut options.cuda)? => {}
+        (long, false) => return Err(Long(long).unexpected().into()),
+        (_, true) => {
+            return Err(Short(name.chars().next().unwrap_or('?')).unexpected().into());
+        }
+    }
+    Ok(())
 }
 
 /// Options of `build` with a value that only go into the options; false for any other.

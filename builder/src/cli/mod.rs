@@ -3,6 +3,7 @@
 mod args;
 mod interrupt;
 mod print;
+mod provision;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use tobiuo_engine::EngineFile;
 use tobiuo_tensor::npy;
 
+use crate::BuildError;
 use crate::build::{Cached, build, build_cached};
 use crate::draw::Drawing;
 use crate::import::{self, ImportOptions};
@@ -21,7 +23,6 @@ use crate::options::{BuildOptions, DeviceChoice};
 use crate::passes::optimise;
 use crate::progress::{Progress, Terminal};
 use crate::verify::{VerifyOptions, verify};
-use crate::{BuildError, labels};
 
 const HELP: &str = "\
 tobiuo-builder: turns a trained model into an engine made for this device
@@ -31,6 +32,7 @@ usage:
   tobiuo-builder check MODEL [options]             every node: supported, or why not
   tobiuo-builder verify ENGINE MODEL [options]     outputs against the FP32 CPU reference
   tobiuo-builder draw MODEL|ENGINE -o FILE         the graph as .svg or .dot
+  tobiuo-builder provision MODEL -o ENGINE         keep the engine of a device current
   tobiuo-builder help [COMMAND] | --version
 
 exit status: 0 ok, 2 usage, 3 engine made for another device, 4 damaged file, 5 no usable
@@ -184,18 +186,20 @@ fn command(arguments: Vec<OsString>) -> Result<(), Stop> {
         "check" => check_command(parser),
         "verify" => verify_command(parser),
         "draw" => draw_command(parser),
+        "provision" => provision::command(parser),
         "help" => match parser.next()? {
             Some(Value(v)) => say(match v.to_string_lossy().as_ref() {
                 "build" => HELP_BUILD,
                 "check" => HELP_CHECK,
                 "verify" => HELP_VERIFY,
                 "draw" => HELP_DRAW,
+                "provision" => provision::HELP,
                 other => return Err(Stop::Args(format!("there is no command '{other}'"))),
             }),
             _ => say(HELP),
         },
         other => Err(Stop::Args(format!(
-            "there is no command '{other}'; there are build, check, verify, draw, help"
+            "there is no command '{other}'; there are build, check, verify, draw, provision, help"
         ))),
     }
 }
@@ -227,32 +231,14 @@ fn build_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
             Value(v) if model.is_none() => model = Some(v.into()),
             Short('i') | Long("model") | Long("dir") => model = Some(parser.value()?.into()),
             Short('o') | Long("output") => output = Some(parser.value()?.into()),
-            Long("device") => options.device = args::device(&parser.value()?.string()?)?,
-            Short('g') | Long("gpu") => options.device = args::gpu(&parser.value()?.string()?)?,
-            Short('m') | Long("mode") | Long("precision") => {
-                options.precision = Some(args::precision(&parser.value()?.string()?)?);
-            }
-            Short('b') | Long("batch") | Long("max-batch") => {
-                options.batches = args::list(&parser.value()?.string()?, "--batch")?;
-            }
-            Short('w') | Long("workspace") => {
-                let value = format!("{}G", parser.value()?.string()?);
-                options.cuda.scratch_limit = Some(args::size(&value, "--workspace")?);
-            }
-            Long("labels") => options.labels = Some(labels::read(Path::new(&parser.value()?))?),
             Long("no-cache") => cache = false,
             Long("json") => json = true,
             Short('q') | Long("quiet") => quiet = true,
             Short('h') | Long("help") => return say(HELP_BUILD),
-            Long(name) => {
-                let name = name.to_string();
-                if !args::build_option(&name, &mut parser, &mut options)?
-                    && !args::cuda_option(&name, &mut parser, &mut options.cuda)?
-                {
-                    return Err(lexopt::Arg::Long(&name).unexpected().into());
-                }
+            other => {
+                let flag = args::flag(other)?;
+                args::any_build_option(flag, &mut options, &mut parser)?;
             }
-            other => return Err(other.unexpected().into()),
         }
     }
     let model = model.ok_or_else(|| Stop::Args("build: no model is named".into()))?;

@@ -1,0 +1,101 @@
+//! What an engine that is there already is worth to a build.
+
+use std::path::Path;
+use std::time::Instant;
+
+use tobiuo_engine::{DeviceKey, EngineError, EngineFile, Task, ThisDevice};
+
+use super::{BuildReport, Job, VERSION, check_paths, import_all};
+use crate::BuildError;
+use crate::graph::Graph;
+use crate::hardware::{Gpu, Hardware, choose};
+use crate::hash::model_hash;
+use crate::options::BuildOptions;
+use crate::progress::Progress;
+
+/// How an engine stands to the one that a build would make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The build would make it again.
+    Current,
+    /// It computes the same, with kernels that were not, or not all, timed on this device.
+    Untuned,
+    /// It is of another model, of other options or of another builder: which.
+    Stale(String),
+}
+
+/// A build whose model is read and whose device is known, before any work on it.
+pub(crate) struct Begun<'a> {
+    job: Job<'a>,
+    graphs: Vec<(usize, Graph)>,
+}
+
+impl<'a> Begun<'a> {
+    /// Reads the model and settles the device. Nothing is written.
+    pub fn new(
+        model: &'a Path,
+        engine: &'a Path,
+        options: &'a BuildOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<Begun<'a>, BuildError> {
+        let job = Job { model, engine, options, chosen: choose(options)?, begun: Instant::now() };
+        progress.stage("reading the model", job.shares().import);
+        let graphs = import_all(model, options)?;
+        Ok(Begun { job, graphs })
+    }
+
+    /// How an engine stands to this build's.
+    pub fn standing(&self, engine: &EngineFile) -> Standing {
+        let m = engine.manifest();
+        let said = &self.graphs[0].1.metadata;
+        let stale = |what: &str| Standing::Stale(what.to_string());
+        if m.builder != VERSION {
+            return stale(&format!("it was made by {}, this is {VERSION}", m.builder));
+        }
+        // What a model's properties say is no part of its hash.
+        let meaning = m.labels == said.labels
+            && m.task == said.task.clone().unwrap_or(Task::Tensors)
+            && m.preprocess == said.preprocess;
+        if behind_device(&m.provenance.options) != behind_device(&self.job.described()) {
+            return stale("the options are others");
+        }
+        // The hash is of the graph as these options make it.
+        if !meaning || m.provenance.model_hash != model_hash(&self.graphs[0].1) {
+            return stale("the model is another");
+        }
+        let tuned = match &m.device {
+            DeviceKey::Cuda(key) => key.tuned,
+            _ => true,
+        };
+        if m.provenance.options == self.job.described() && self.job.same_device(engine) {
+            return Standing::Current;
+        }
+        if tuned { stale("the options are others") } else { Standing::Untuned }
+    }
+
+    /// Whether an engine runs on the device that this build is for.
+    pub fn fits(&self, engine: &EngineFile) -> Result<(), EngineError> {
+        engine.check_device(&match &self.job.chosen.hardware {
+            Hardware::Gpu(Gpu { device: Some(device), .. }) => {
+                ThisDevice::from(DeviceKey::Cuda(tobiuo_cuda::device_key(device)))
+            }
+            _ => ThisDevice::cpu(),
+        })
+    }
+
+    /// The device, and why this one where it was left open.
+    pub fn hardware(&self) -> (&Hardware, Option<&str>) {
+        (&self.job.chosen.hardware, self.job.chosen.why.as_deref())
+    }
+
+    /// Builds.
+    pub fn finish(self, progress: &mut dyn Progress) -> Result<BuildReport, BuildError> {
+        check_paths(self.job.model, self.job.engine)?;
+        self.job.finish(progress, self.graphs)
+    }
+}
+
+/// The part of an engine's options that says what it computes, not how it was tuned.
+fn behind_device(options: &str) -> &str {
+    options.find("precision=").map_or(options, |at| &options[at..])
+}
