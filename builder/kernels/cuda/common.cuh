@@ -1,6 +1,7 @@
 // What every kernel shares: types without headers, conversions, activations, copies.
 // Sources are header-free so that NVRTC needs nothing beside itself.
 typedef unsigned char u8;
+typedef signed char i8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -16,6 +17,20 @@ __device__ __forceinline__ f16 to_f16(float f) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
   return h;
 }
+// Elements moved several at a time.
+template <class T, int N>
+struct __align__(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) Pack {
+  T v[N];
+};
+template <class T, int N>
+__device__ __forceinline__ Pack<T, N> load_pack(const T* p) {
+  return *(const Pack<T, N>*)p;
+}
+template <class T, int N>
+__device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& v) {
+  *(Pack<T, N>*)p = v;
+}
+
 // Two floats as two halves, `lo` in the low 16 bits.
 __device__ __forceinline__ u32 pack_f16(float lo, float hi) {
   u32 d;

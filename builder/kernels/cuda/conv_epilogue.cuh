@@ -1,28 +1,50 @@
-// The end of an f16 convolution: partial sums of the blocks that share K, bias, residual,
-// activation, stores. Sums are as mma.sync and wgmma leave them: rows lane / 4 and + 8, columns
-// lane % 4 * 2 and + 1 of each 16 x 8 piece.
+// The end of a convolution on tensor cores: partial sums of the blocks that share K, bias,
+// residual, activation, stores. Sums are as mma.sync and wgmma leave them: rows lane / 4 and + 8,
+// columns lane % 4 * 2 and + 1 of each 16 x 8 piece.
 //
 // Each block of a cluster finishes some rows: the others send it their sums of these rows, by
 // stores into its inbox (distributed shared memory) and a barrier, or, with BULK, by one bulk copy
 // each, counted by an mbarrier (PTX ISA, "cp.async.bulk"). Without clusters the last block to
 // arrive adds up what the others left in memory.
+//
+// An end is what a filter's sum meets: its bias, or, of integers, its multiplier and its bias.
+// Results are stored as Y_KIND says, of integers v * Y_INVERSE from Y_ZERO on; the residual's
+// integers stand for (r - R_ZERO) * R_SCALE.
+typedef Numbers<Y_KIND>::Type Y;
+typedef Numbers<R_KIND>::Type R;
+#define Y_BYTES BYTES_OF(Y_KIND)
+#define R_BYTES BYTES_OF(R_KIND)
+#if INTEGER
+typedef float2 End;
+#else
+typedef float End;
+#endif
 
 // Rows that this block finishes, and where its residual and its inbox lie in shared memory.
 #define OWN_ROWS (CLUSTER ? BM / SPLIT : BM)
-#define RESIDUAL_PITCH (BN + 8)
+#define RESIDUAL_PITCH (BN * R_BYTES + 16)
 #define INBOX_PITCH (BN + 4)
 #define PREFETCH_RESIDUAL (RESIDUAL && (SPLIT == 1 || CLUSTER))
 
+__device__ __forceinline__ void copy_ends(End* to, const End* ends, int n0, int tid) {
+  for (int i = tid; i < BN; i += THREADS) {
+    u32 at = (u32)__cvta_generic_to_shared(to + i);
+    const End* from = ends + (n0 + i < OC ? n0 + i : 0);
+    if (sizeof(End) == 8) copy8(at, from, n0 + i < OC);
+    else copy4(at, from, n0 + i < OC);
+  }
+}
+
 // Starts copying the residual of the rows that this block finishes.
-__device__ __forceinline__ void prefetch_residual(u32 base, const f16* res, int n0, int tid) {
+__device__ __forceinline__ void prefetch_residual(u32 base, const R* res, int n0, int tid) {
 #if PREFETCH_RESIDUAL
-  constexpr int CHUNKS = BN / 8;
+  constexpr int EACH = 16 / R_BYTES, CHUNKS = BN / EACH;
   const int first = CLUSTER ? (int)blockIdx.z * OWN_ROWS : 0;
 #pragma unroll
   for (int i = tid; i < OWN_ROWS * CHUNKS; i += THREADS) {
-    int r = i / CHUNKS, c = i % CHUNKS * 8, p = output_pixel(first + r);
+    int r = i / CHUNKS, c = i % CHUNKS * EACH, p = output_pixel(first + r);
     bool valid = p >= 0 && n0 + c < OC_STORED;
-    copy16(base + RESIDUAL_AT + (r * RESIDUAL_PITCH + c) * 2, valid ? res + (u64)p * LDR + n0 + c : res, valid);
+    copy16(base + RESIDUAL_AT + r * RESIDUAL_PITCH + c * R_BYTES, valid ? res + (u64)p * LDR + n0 + c : res, valid);
   }
 #endif
 }
@@ -35,6 +57,16 @@ __device__ __forceinline__ void cluster_arrive() {
 __device__ __forceinline__ void cluster_wait() {
 #if CLUSTER
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ uint2 bits_of(const float* s) { return make_uint2(__float_as_uint(s[0]), __float_as_uint(s[1])); }
+__device__ __forceinline__ uint2 bits_of(const int* s) { return make_uint2((u32)s[0], (u32)s[1]); }
+__device__ __forceinline__ Sum sum_of(u32 bits) {
+#if INTEGER
+  return (int)bits;
+#else
+  return __uint_as_float(bits);
 #endif
 }
 
@@ -57,17 +89,87 @@ __device__ __forceinline__ void open_inbox(int tid) {
 #endif
 }
 
-__device__ __forceinline__ float finished(float v, float add) {
-#if RESIDUAL_LAST
-  return activate<ACT>(v, ACT_A, ACT_B) + add;
+__device__ __forceinline__ float activated(float v) {
+#if INTEGER
+  return activate_exact<ACT>(v, ACT_A, ACT_B);
 #else
-  return activate<ACT>(v + add, ACT_A, ACT_B);
+  return activate<ACT>(v, ACT_A, ACT_B);
+#endif
+}
+__device__ __forceinline__ float with_residual(float v, R r) {
+#if IS_INTEGER(R_KIND)
+  return __fmaf_rn((float)((int)r - R_ZERO), R_SCALE, v);
+#else
+  return __fadd_rn(v, number(r));
+#endif
+}
+// A sum through its end and the activation.
+__device__ __forceinline__ float finished(Sum sum, End end, R r) {
+#if INTEGER
+  float v = __fmaf_rn((float)sum, end.x, end.y);
+#else
+  float v = sum + end;
+#endif
+  if (RESIDUAL && !RESIDUAL_LAST) v = with_residual(v, r);
+  v = activated(v);
+  return RESIDUAL && RESIDUAL_LAST ? with_residual(v, r) : v;
+}
+// Two results side by side, in 32 bits, or in the lower 16.
+__device__ __forceinline__ u32 stored2(float p, float q) {
+#if IS_INTEGER(Y_KIND)
+  return bytes2(quantised<Y_KIND>(p, Y_INVERSE, Y_ZERO), quantised<Y_KIND>(q, Y_INVERSE, Y_ZERO));
+#else
+  return pack_f16(p, q);
+#endif
+}
+
+// Bytes of four pieces from the four lanes that share a row: lane t gets piece t's eight.
+__device__ __forceinline__ uint2 gathered4(const u32* e, int lane) {
+  bool odd = lane & 1, high = lane & 2;
+  u32 mine = __byte_perm(odd ? e[1] : e[0], odd ? e[3] : e[2], 0x5410);
+  u32 got = __shfl_xor_sync(0xffffffff, __byte_perm(odd ? e[0] : e[1], odd ? e[2] : e[3], 0x5410), 1);
+  u32 first = odd ? got : mine, second = odd ? mine : got;
+  u32 a = __byte_perm(first, second, 0x5410), b = __byte_perm(first, second, 0x7632);
+  got = __shfl_xor_sync(0xffffffff, high ? a : b, 2);
+  return high ? make_uint2(got, b) : make_uint2(a, got);
+}
+// Bytes of two pieces: lane t gets four of piece t % 2, from column t / 2 * 4 on.
+__device__ __forceinline__ u32 gathered2(const u32* e, int lane) {
+  bool odd = lane & 1;
+  u32 got = __shfl_xor_sync(0xffffffff, odd ? e[0] : e[1], 1);
+  return odd ? __byte_perm(got, e[1], 0x5410) : __byte_perm(e[0], got, 0x5410);
+}
+
+// Stores this lane's results of a row of the tile; `pixel` is -1 where the row has no output.
+__device__ __forceinline__ void store_row(Y* y, int pixel, int n0, int wc, int lane, const u32 (&e)[WN / 8]) {
+  Y* row = y + (u64)max(pixel, 0) * LDY;
+#if !IS_INTEGER(Y_KIND)
+#pragma unroll
+  for (int j = 0; j < WN / 8; j++) {
+    int n = n0 + wc * WN + j * 8 + (lane & 3) * 2;
+    if (pixel >= 0 && n < OC_STORED) *(u32*)(row + n) = e[j];
+  }
+#elif WN % 32 == 0
+#pragma unroll
+  for (int j = 0; j < WN / 8; j += 4) {
+    uint2 v = gathered4(e + j, lane);
+    int n = n0 + wc * WN + (j + (lane & 3)) * 8;
+    if (pixel >= 0 && n < OC_STORED) *(uint2*)(row + n) = v;
+  }
+#else
+  static_assert(WN % 16 == 0, "pieces are stored in pairs");
+#pragma unroll
+  for (int j = 0; j < WN / 8; j += 2) {
+    u32 v = gathered2(e + j, lane);
+    int n = n0 + wc * WN + (j + (lane & 1)) * 8 + (lane >> 1 & 1) * 4;
+    if (pixel >= 0 && n < OC_STORED) *(u32*)(row + n) = v;
+  }
 #endif
 }
 
 // All copies have landed. `shared` and `base` are one address, generic and shared.
-__device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* shared, u32 base, const float* shared_bias,
-                                       f16* y, const f16* res, float* __restrict__ partial, int* __restrict__ tickets) {
+__device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* shared, u32 base, const End* shared_ends,
+                                       Y* y, const R* res, Sum* __restrict__ partial, int* __restrict__ tickets) {
   const int tid = threadIdx.x, lane = tid & 31;
   const Place warp = place();
   const bool holds = SLICES == 1 || warp.slice == 0;  // the sums
@@ -83,7 +185,7 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
   constexpr u32 PART = OWN_ROWS * INBOX_PITCH * 4;
   const u32 arrived = (u32)__cvta_generic_to_shared(inbox_barrier());
   __syncthreads();  // all warps have read the stages, which the sums now overwrite
-  float* sums = (float*)shared;
+  Sum* sums = (Sum*)shared;
   if (holds)
 #pragma unroll
     for (int i = 0; i < WM / 16; i++)
@@ -91,7 +193,7 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
       for (int h = 0; h < 2; h++)
 #pragma unroll
         for (int j = 0; j < WN / 8; j++)
-          *(float2*)(sums + (row0 + i * 16 + h * 8) * INBOX_PITCH + col0 + j * 8) = make_float2(acc[i][j][h * 2], acc[i][j][h * 2 + 1]);
+          *(uint2*)(sums + (row0 + i * 16 + h * 8) * INBOX_PITCH + col0 + j * 8) = bits_of(acc[i][j] + h * 2);
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
   if (tid < SPLIT && tid != (int)blockIdx.z) {
@@ -115,36 +217,42 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
       asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(local), "r"(row / OWN_ROWS));
 #pragma unroll
       for (int j = 0; j < WN / 8; j++)
-        asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(to + j * 32), "f"(acc[i][j][h * 2]), "f"(acc[i][j][h * 2 + 1]) : "memory");
+      {
+        uint2 v = bits_of(acc[i][j] + h * 2);
+        asm volatile("st.shared::cluster.v2.b32 [%0], {%1, %2};" ::"r"(to + j * 32), "r"(v.x), "r"(v.y) : "memory");
+      }
     }
   cluster_arrive();
   cluster_wait();
 #endif
-  const float* inbox = (const float*)(shared + INBOX_AT);
-  const f16* residual = (const f16*)(shared + RESIDUAL_AT);
+  const Sum* inbox = (const Sum*)(shared + INBOX_AT);
 #pragma unroll
   for (int p = tid; p < OWN_ROWS * BN / 4; p += THREADS) {
     int r = p / (BN / 4), c = p % (BN / 4) * 4, n = n0 + c, pixel = output_pixel((int)blockIdx.z * OWN_ROWS + r);
     if (pixel < 0 || n >= OC_STORED) continue;
-    float v[4] = {shared_bias[c], shared_bias[c + 1], shared_bias[c + 2], shared_bias[c + 3]};
+    Sum v[4] = {0, 0, 0, 0};
 #pragma unroll
     for (int z = 0; z < SPLIT; z++) {
 #if BULK
-      const float* from = z == (int)blockIdx.z ? sums : inbox;
+      const Sum* from = z == (int)blockIdx.z ? sums : inbox;
 #else
-      const float* from = inbox;
+      const Sum* from = inbox;
 #endif
-      float4 part = *(const float4*)(from + (z * OWN_ROWS + r) * INBOX_PITCH + c);
-      v[0] += part.x, v[1] += part.y, v[2] += part.z, v[3] += part.w;
-    }
-    float add[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (RESIDUAL) {
-      uint2 t = *(const uint2*)(residual + r * RESIDUAL_PITCH + c);
-      add[0] = low_f32(t.x), add[1] = high_f32(t.x), add[2] = low_f32(t.y), add[3] = high_f32(t.y);
-    }
+      Pack<Sum, 4> part = load_pack<Sum, 4>(from + (z * OWN_ROWS + r) * INBOX_PITCH + c);
 #pragma unroll
-    for (int q = 0; q < 4; q++) v[q] = finished(v[q], add[q]);
-    *(uint2*)(y + (u64)pixel * LDY + n) = make_uint2(pack_f16(v[0], v[1]), pack_f16(v[2], v[3]));
+      for (int q = 0; q < 4; q++) v[q] += part.v[q];
+    }
+    Pack<R, 4> add = {};
+    if (RESIDUAL) add = load_pack<R, 4>((const R*)(shared + RESIDUAL_AT + r * RESIDUAL_PITCH) + c);
+    float f[4];
+#pragma unroll
+    for (int q = 0; q < 4; q++) f[q] = finished(v[q], shared_ends[c + q], add.v[q]);
+    u32 low = stored2(f[0], f[1]), high = stored2(f[2], f[3]);
+#if IS_INTEGER(Y_KIND)
+    *(u32*)(y + (u64)pixel * LDY + n) = __byte_perm(low, high, 0x5410);
+#else
+    *(uint2*)(y + (u64)pixel * LDY + n) = make_uint2(low, high);
+#endif
   }
 #if BULK
   cluster_wait();  // nobody leaves while its sums are being copied
@@ -153,7 +261,7 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
 #if SPLIT > 1
   __shared__ int is_last;
   const int tile = blockIdx.y * gridDim.x + blockIdx.x;
-  float* mine = partial + (u64)(tile * SPLIT + blockIdx.z) * (BM * BN);
+  Sum* mine = partial + (u64)(tile * SPLIT + blockIdx.z) * (BM * BN);
   if (holds)
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
@@ -161,7 +269,7 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
     for (int j = 0; j < WN / 8; j++)
 #pragma unroll
       for (int h = 0; h < 2; h++)
-        __stcg((float2*)(mine + (row0 + i * 16 + h * 8) * BN + col0 + j * 8), make_float2(acc[i][j][h * 2], acc[i][j][h * 2 + 1]));
+        __stcg((uint2*)(mine + (row0 + i * 16 + h * 8) * BN + col0 + j * 8), bits_of(acc[i][j] + h * 2));
   __threadfence();
   __syncthreads();
   if (tid == 0) {
@@ -173,19 +281,19 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
   __threadfence();
   for (int z = 0; z < SPLIT; z++) {
     if (z == (int)blockIdx.z) continue;
-    const float* other = partial + (u64)(tile * SPLIT + z) * (BM * BN);
+    const Sum* other = partial + (u64)(tile * SPLIT + z) * (BM * BN);
 #pragma unroll
     for (int i = 0; i < WM / 16; i++)
 #pragma unroll
       for (int j = 0; j < WN / 8; j++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-          float2 v = __ldcg((const float2*)(other + (row0 + i * 16 + h * 8) * BN + col0 + j * 8));
-          acc[i][j][h * 2] += v.x, acc[i][j][h * 2 + 1] += v.y;
+          uint2 v = __ldcg((const uint2*)(other + (row0 + i * 16 + h * 8) * BN + col0 + j * 8));
+          acc[i][j][h * 2] += sum_of(v.x), acc[i][j][h * 2 + 1] += sum_of(v.y);
         }
   }
 #else
-  __syncthreads();  // bias and residual, copied by other threads
+  __syncthreads();  // ends and residual, copied by other threads
   if (!holds) return;
 #endif
 #pragma unroll
@@ -193,21 +301,17 @@ __device__ __forceinline__ void finish(float (&acc)[WM / 16][WN / 8][4], u8* sha
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       int row = row0 + i * 16 + h * 8, pixel = output_pixel(row);
-      if (pixel < 0) continue;
+      u32 e[WN / 8];
 #pragma unroll
       for (int j = 0; j < WN / 8; j++) {
         int c = col0 + j * 8, n = n0 + c;
-        if (n >= OC_STORED) continue;
-        float p = acc[i][j][h * 2] + shared_bias[c], q = acc[i][j][h * 2 + 1] + shared_bias[c + 1];
-        float add_p = 0.0f, add_q = 0.0f;
-        if (RESIDUAL) {
-          u32 r = PREFETCH_RESIDUAL ? *(const u32*)(shared + RESIDUAL_AT + (row * RESIDUAL_PITCH + c) * 2)
-                                    : *(const u32*)(res + (u64)pixel * LDR + n);
-          add_p = low_f32(r), add_q = high_f32(r);
-        }
-        p = finished(p, add_p), q = finished(q, add_q);
-        *(u32*)(y + (u64)pixel * LDY + n) = pack_f16(p, q);
+        Pack<R, 2> add = {};
+        if (PREFETCH_RESIDUAL) add = load_pack<R, 2>((const R*)(shared + RESIDUAL_AT + row * RESIDUAL_PITCH) + c);
+        else if (RESIDUAL && pixel >= 0 && n < OC_STORED) add = load_pack<R, 2>(res + (u64)pixel * LDR + n);
+        float p = finished(acc[i][j][h * 2], shared_ends[c], add.v[0]);
+        e[j] = stored2(p, finished(acc[i][j][h * 2 + 1], shared_ends[c + 1], add.v[1]));
       }
+      store_row(y, pixel, n0, warp.column, lane, e);
     }
 #endif
 }

@@ -1,10 +1,12 @@
 // A network's first convolution: 4 stored channels, kernels up to 4 x 4, few filters.
 //
-// x [N, IH, IW, 4] NHWC f16, w and bias as conv_f16.cu's, y [N, OH, OW, LDY]. A block copies the
+// x [N, IH, IW, 4] NHWC f16, w and bias as conv_im2col.cu's, y [N, OH, OW, LDY]. A block copies the
 // patch under TILE_H x TILE_W output pixels into shared memory; one kernel row of a pixel is 16
 // halves there that follow one another (4 pixels of 4 channels), so mma.sync m16n8k16 takes one
 // kernel row a step, straight from the patch, with no im2col matrix anywhere. All weights stay
-// in registers. Results go through shared memory, so that stores are whole 16-byte pieces.
+// in registers. Results go through shared memory, so that stores are whole pieces of 8 channels.
+
+typedef Numbers<Y_KIND>::Type Y;
 
 #define TAPS_ROW (KW * 4)
 #define PATCH_H ((TILE_H - 1) * SH + (KH - 1) * DH + 1)
@@ -13,12 +15,23 @@
 #define K_PADDED ((KH * KW * 4 + 63) / 64 * 64)
 #define GROUPS (TILE_H * TILE_W / 16)
 #define WARPS (THREADS / 32)
-#define OUT_PITCH (OC_STORED + 8)
+#define OUT_PITCH (OC_STORED + 16 / (int)sizeof(Y))
+// Two results side by side.
+typedef Pack<Y, 2> Pair;
+__device__ __forceinline__ Pair stored2(float p, float q) {
+  Pair pair;
+#if IS_INTEGER(Y_KIND)
+  pair.v[0] = (Y)quantised<Y_KIND>(p, Y_INVERSE, Y_ZERO), pair.v[1] = (Y)quantised<Y_KIND>(q, Y_INVERSE, Y_ZERO);
+#else
+  pair.v[0] = to_f16(p), pair.v[1] = to_f16(q);
+#endif
+  return pair;
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, f16* y) {
+KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, Y* y) {
   __shared__ __align__(16) uint2 patch[PATCH_H * PATCH_W];
-  __shared__ __align__(16) f16 out[WARPS][16 * OUT_PITCH];
+  __shared__ __align__(16) Y out[WARPS][16 * OUT_PITCH];
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, row = lane / 4, pair = lane % 4;
   const int ox0 = blockIdx.x * TILE_W, oy0 = blockIdx.y * TILE_H, image = blockIdx.z;
 
@@ -71,19 +84,19 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 #pragma unroll
       for (int j = 0; j < N_TILES; j++) mma(acc[j], a, b[r][j]);
     }
-    f16* mine = out[warp];
+    Y* mine = out[warp];
 #pragma unroll
     for (int j = 0; j < N_TILES; j++)
 #pragma unroll
       for (int h = 0; h < 2; h++)
-        *(u32*)(mine + (row + h * 8) * OUT_PITCH + j * 8 + pair * 2) =
-            pack_f16(activate<ACT>(acc[j][h * 2], ACT_A, ACT_B), activate<ACT>(acc[j][h * 2 + 1], ACT_A, ACT_B));
+        *(Pair*)(mine + (row + h * 8) * OUT_PITCH + j * 8 + pair * 2) =
+            stored2(activate<ACT>(acc[j][h * 2], ACT_A, ACT_B), activate<ACT>(acc[j][h * 2 + 1], ACT_A, ACT_B));
     __syncwarp();
 #pragma unroll
     for (int i = lane; i < 16 * N_TILES; i += 32) {
       int p = i / N_TILES, c = i % N_TILES * 8;
       if (ox0 + tx + p < OW)
-        *(uint4*)(y + ((u64)(image * OH + oy0 + ty) * OW + ox0 + tx + p) * LDY + c) = *(const uint4*)(mine + p * OUT_PITCH + c);
+        store_pack(y + ((u64)(image * OH + oy0 + ty) * OW + ox0 + tx + p) * LDY + c, load_pack<Y, 8>(mine + p * OUT_PITCH + c));
     }
     __syncwarp();
   }

@@ -1,18 +1,17 @@
 // Convolution with stride 1 as an implicit GEMM whose A operand is a patch of the picture:
-// 64 channels of the tile's pixels and their neighbours are copied into shared memory once, and
-// every tap multiplies the same patch from a shifted row on. Against conv_f16.cu, which copies
+// BK channels of the tile's pixels and their neighbours are copied into shared memory once, and
+// every tap multiplies the same patch from a shifted row on. Against conv_im2col.cu, which copies
 // each tap's pixels anew, a 3x3 layer moves up to nine times fewer bytes of A from the L2 cache.
 //
-// A patch row is one pixel: 64 halves, 128 bytes, chunks swizzled by the row's place in shared
-// memory. ldmatrix and wgmma both take a matrix that begins at any row: the swizzle is a function
+// A patch row is one pixel: BK elements, chunks swizzled by the row's place in shared memory. ldmatrix and wgmma both take a matrix that begins at any row: the swizzle is a function
 // of the address alone.
 //
 // Tiles are BM rows of the padded picture (TILE_W 0: a tap shifts by a constant, at the price of
 // rows in the padding that have no output), or TILE_H x TILE_W pixels in units of 8 x 8.
-// Weights, K order, split and epilogue are conv_f16.cu's; K is walked 64 channels at a time, all
-// taps of them, then the next.
+// Weights, K order, split and epilogue are conv_im2col.cu's; K is walked BK channels at a time,
+// all taps of them, then the next.
 
-#define CHUNKS_OF_C ((IC + 63) / 64)
+#define CHUNKS_OF_C ((IC + BK - 1) / BK)
 #define PATCH_W (TILE_W == 0 ? PADDED_W : TILE_W + (KW - 1) * DW)
 #if TILE_W == 0
 #define PATCH_ROWS (BM + (KH - 1) * DH * PATCH_W + (KW - 1) * DW)
@@ -21,7 +20,7 @@
 #endif
 #define HALO_STEPS (CHUNKS_OF_C * TAPS)
 #define HALO_STEPS_PER_SPLIT ((HALO_STEPS + SPLIT - 1) / SPLIT)
-#define PATCH_BYTES ((PATCH_ROWS * 128 + 1023) / 1024 * 1024)
+#define PATCH_BYTES ((PATCH_ROWS * ROW + 1023) / 1024 * 1024)
 #define PATCHES (CHUNKS_OF_C > 1 ? 2 : 1)
 
 // The patch row of the tile's row `r`, for the first tap.
@@ -35,23 +34,23 @@ __device__ __forceinline__ int patch_row(int r) {
 }
 
 extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS)
-KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, f16* y,
-       const f16* res, float* __restrict__ partial, int* __restrict__ tickets) {
+KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, const R* res, Sum* __restrict__ partial,
+       int* __restrict__ tickets) {
   extern __shared__ __align__(1024) u8 unaligned[];
   u8* shared = unaligned + (1024 - (u32)__cvta_generic_to_shared(unaligned) % 1024) % 1024;
-  __shared__ float shared_bias[BN];
+  __shared__ End shared_ends[BN];
   const int tid = threadIdx.x;
   const Place warp = place();
   const int n0 = blockIdx.x * BN;
   const int k_begin = SPLIT > 1 ? (int)blockIdx.z * HALO_STEPS_PER_SPLIT : 0;
   const int k_end = SPLIT > 1 ? min(HALO_STEPS, k_begin + HALO_STEPS_PER_SPLIT) : HALO_STEPS;
   const u32 base = (u32)__cvta_generic_to_shared(shared);
-  constexpr u32 B_BYTES = BN * 128, PATCH_AT = ST * B_BYTES;
+  constexpr u32 B_BYTES = BN * ROW, PATCH_AT = ST * B_BYTES;
 
-  // This thread's pieces of B: chunk tid % 8 of rows B_ROWS apart.
-  constexpr int B_ROWS = THREADS / 8, B_EACH = (BN + B_ROWS - 1) / B_ROWS;
-  const int column = tid % 8, first_row = tid / 8;
-  const f16* b_from = w + (u64)(n0 + first_row) * K_PADDED + column * 8;
+  // This thread's pieces of B: one chunk of rows B_ROWS apart.
+  constexpr int ROW_CHUNKS = ROW / 16, B_ROWS = THREADS / ROW_CHUNKS, B_EACH = (BN + B_ROWS - 1) / B_ROWS;
+  const int column = tid % ROW_CHUNKS, first_row = tid / ROW_CHUNKS;
+  const W* b_from = w + (u64)(n0 + first_row) * K_PADDED + column * PIECE;
   // And of a patch: where its pixels begin in x, or -1 outside the picture.
   constexpr int A_EACH = (PATCH_ROWS + B_ROWS - 1) / B_ROWS;
   int a_from[A_EACH];
@@ -74,24 +73,24 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 
   auto load_b = [&](int stage, int step) {
     int chunk = step / TAPS, tap = step % TAPS;
-    const f16* from = b_from + tap * IC + chunk * 64;
+    const W* from = b_from + tap * IC + chunk * BK;
     u32 to = base + stage * B_BYTES;
 #pragma unroll
     for (int u = 0; u < B_EACH; u++) {
       int r = first_row + u * B_ROWS;
       bool valid = step < k_end && r < BN && n0 + r < OC;
-      if (BN % B_ROWS == 0 || r < BN) copy16(to + r * 128 + ((column ^ (r & 7)) << 4), valid ? from + (u64)u * B_ROWS * K_PADDED : w, valid);
+      if (BN % B_ROWS == 0 || r < BN) copy16(to + swizzled(r, column), valid ? from + (u64)u * B_ROWS * K_PADDED : w, valid);
     }
   };
   auto load_a = [&](int chunk) {
-    const f16* from = x + chunk * 64 + column * 8;
-    bool has = chunk * 64 + column * 8 < IC;
+    const X* from = x + chunk * BK + column * PIECE;
+    bool has = chunk * BK + column * PIECE < IC;
     u32 to = base + PATCH_AT + chunk % PATCHES * PATCH_BYTES;
 #pragma unroll
     for (int u = 0; u < A_EACH; u++) {
       int p = first_row + u * B_ROWS;
       bool valid = has && a_from[u] >= 0;
-      if (PATCH_ROWS % B_ROWS == 0 || p < PATCH_ROWS) copy16(to + p * 128 + ((column ^ (p & 7)) << 4), valid ? from + a_from[u] : x, valid);
+      if (PATCH_ROWS % B_ROWS == 0 || p < PATCH_ROWS) copy16(to + swizzled(p, column), valid ? from + a_from[u] : x, valid);
     }
   };
 
@@ -99,8 +98,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
   // Weights do not depend on the kernels before this one: they travel while those finish.
   PROLOGUE_LOOP
   for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);
-  for (int i = tid; i < BN; i += THREADS)
-    copy4((u32)__cvta_generic_to_shared(shared_bias + i), bias + (n0 + i < OC ? n0 + i : 0), n0 + i < OC);
+  copy_ends(shared_ends, ends, n0, tid);
   release_dependents();
   wait_for_producers();
   load_a(k_begin / TAPS);
@@ -135,18 +133,15 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     // The copies' bytes become visible to the products' asynchronous reads.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
-    constexpr u32 GROUP = TILE_W == 0 ? 1024 : PATCH_W * 128;
-    const u64 a = descriptor(patch + (patch_row((warp.row >> 2) * 64) + shift) * 128, GROUP), b = descriptor(at_b, 1024);
+    constexpr u32 GROUP = (TILE_W == 0 ? 8 : PATCH_W) * ROW;
+    const u64 a = descriptor(patch + (patch_row((warp.row >> 2) * 64) + shift) * ROW, GROUP), b = descriptor(at_b, 8 * ROW);
     multiply(sums, a, b);
     load_next();
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
 #else
     __syncthreads();
     load_next();
-    auto at_a = [&](int i, int chunk) {
-      int r = a_row[i] + shift;
-      return patch + r * 128 + ((chunk ^ (r & 7)) << 4);
-    };
+    auto at_a = [&](int i, int chunk) { return patch + swizzled(a_row[i] + shift, chunk); };
     multiply(sums, at_a, at_b, warp);
 #endif
     stage = stage == ST - 1 ? 0 : stage + 1;
@@ -156,5 +151,5 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     else tap++;
   }
   add_up(sums, shared);
-  finish(sums[0], shared, base, shared_bias, y, res, partial, tickets);
+  finish(sums[0], shared, base, shared_ends, y, res, partial, tickets);
 }

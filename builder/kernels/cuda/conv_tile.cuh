@@ -1,5 +1,13 @@
-// What the f16 convolutions on tensor cores share: sizes, asynchronous copies, matrix
-// fragments, a step's products, and where a row of a tile lies in the output.
+// What the convolutions on tensor cores share: sizes, asynchronous copies, matrix fragments, a
+// step's products, and where a row of a tile lies in the output. Elements are f16 or 8-bit
+// integers (INTEGER); tiles go by bytes, so that both are copied and multiplied in one way.
+
+typedef Numbers<X_KIND>::Type X;
+#define ELEMENT ((int)sizeof(W))
+// Elements in 16 bytes.
+#define PIECE (16 / ELEMENT)
+// Bytes of a tile's row.
+#define ROW (BK * ELEMENT)
 
 #define M_TOTAL (BATCH * OH * OW)
 // Rows of the padded picture share their padding: the zeros behind one are those before the next.
@@ -9,11 +17,11 @@
 #define PADDED_H (OH + (KH - 1) * DH)
 #define K_TOTAL (KH * KW * IC)
 #define K_STEPS ((K_TOTAL + BK - 1) / BK)
-#define K_PADDED ((K_TOTAL + 63) / 64 * 64)
+#define K_PADDED ((K_TOTAL + 8 * PIECE - 1) / (8 * PIECE) * (8 * PIECE))
 #define STEPS_PER_SPLIT ((K_STEPS + SPLIT - 1) / SPLIT)
 // SLICES groups of warps multiply the same tile, each its own k of a step.
 #define THREADS (WR * WC * SLICES * 32)
-#define STEP_PRODUCTS (BK / 16 / SLICES)
+#define STEP_PRODUCTS (ROW / 32 / SLICES)
 #define WM (BM / WR)
 #define WN (BN / WC)
 #define TAPS (KH * KW)
@@ -47,21 +55,17 @@ __device__ __forceinline__ void load_matrix4(u32* d, u32 at) {
 __device__ __forceinline__ void load_matrix2(u32* d, u32 at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(d[0]), "=r"(d[1]) : "r"(at));
 }
-// Byte offset of 16-byte chunk `c` of row `r` in a tile whose rows are BK halves.
+// Byte offset of 16-byte chunk `c` of row `r` in a tile whose rows are ROW bytes.
 __device__ __forceinline__ u32 swizzled(int r, int c) {
-#if BK == 32
-  return (u32)(r * 64 + ((c ^ ((r >> 1) & 3)) << 4));
-#else
-  return (u32)(r * (BK * 2) + ((c ^ (r & 7)) << 4));
-#endif
+  return (u32)(r * ROW + ((ROW == 32 ? c ^ ((r >> 2) & 1) : ROW == 64 ? c ^ ((r >> 1) & 3) : c ^ (r & 7)) << 4));
 }
 
 #if WGMMA
-// Shared-memory descriptor of a K-major tile with 128-byte rows (PTX ISA, "Matrix descriptor"):
-// address, bytes from 8 rows to the next, 128-byte swizzle. The swizzle goes by the address, so a
-// tile may begin at any row.
+// Shared-memory descriptor of a K-major tile (PTX ISA, "Matrix descriptor"): address, bytes from 8
+// rows to the next, the swizzle of its rows of 128, 64 or 32 bytes. The swizzle goes by the
+// address, so a tile may begin at any row.
 __device__ __forceinline__ u64 descriptor(u32 at, u32 group) {
-  return (u64)(at >> 4 & 0x3fff) | (u64)1 << 16 | (u64)(group >> 4) << 32 | (u64)1 << 62;
+  return (u64)(at >> 4 & 0x3fff) | (u64)1 << 16 | (u64)(group >> 4) << 32 | (u64)(ROW == 128 ? 1 : ROW == 64 ? 2 : 3) << 62;
 }
 #endif
 
@@ -81,7 +85,7 @@ __device__ __forceinline__ Place place() {
 }
 
 // A tile's sums in registers, SUMS of them for each product.
-typedef float Sums[SUMS][WM / 16][WN / 8][4];
+typedef Sum Sums[SUMS][WM / 16][WN / 8][4];
 
 __device__ __forceinline__ void clear(Sums& sums) {
 #pragma unroll
@@ -91,7 +95,7 @@ __device__ __forceinline__ void clear(Sums& sums) {
 #pragma unroll
       for (int j = 0; j < WN / 8; j++)
 #pragma unroll
-        for (int q = 0; q < 4; q++) sums[z][i][j][q] = 0.0f;
+        for (int q = 0; q < 4; q++) sums[z][i][j][q] = 0;
 }
 
 #if WGMMA
@@ -99,7 +103,7 @@ __device__ __forceinline__ void clear(Sums& sums) {
 __device__ __forceinline__ void multiply(Sums& sums, u64 a, u64 b) {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-  for (int kk = 0; kk < BK / 16; kk++) warpgroup_mma(sums[0], a + kk * 2, b + kk * 2);
+  for (int kk = 0; kk < ROW / 32; kk++) warpgroup_mma(sums[0], a + kk * 2, b + kk * 2);
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 #else
@@ -133,11 +137,21 @@ __device__ __forceinline__ void multiply(Sums& sums, AtA at_a, u32 at_b, Place w
 }
 #endif
 
+__device__ __forceinline__ void settled(float& sum) { asm volatile("" : "+f"(sum)::"memory"); }
+__device__ __forceinline__ void settled(int& sum) { asm volatile("" : "+r"(sum)::"memory"); }
+
 // Waits for the last products and copies, and brings a tile's sums together in the first, those of
 // all slices in slice 0's.
 __device__ __forceinline__ void add_up(Sums& sums, u8* shared) {
 #if WGMMA
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  // Nothing may read the sums in front of this: the products would be done one by one.
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+    for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+      for (int q = 0; q < 4; q++) settled(sums[0][i][j][q]);
 #endif
   asm volatile("cp.async.wait_group 0;");
 #pragma unroll
@@ -151,13 +165,13 @@ __device__ __forceinline__ void add_up(Sums& sums, u8* shared) {
 #if SLICES > 1
   const Place warp = place();
   constexpr int PIECES = WM / 16 * (WN / 8), WARPS = WR * WC;
-  float4* apart = (float4*)shared + (warp.row * WC + warp.column) * PIECES * 32 + (threadIdx.x & 31);
+  Pack<Sum, 4>* apart = (Pack<Sum, 4>*)shared + (warp.row * WC + warp.column) * PIECES * 32 + (threadIdx.x & 31);
   __syncthreads();  // all warps have read the stages, which the sums now overwrite
   if (warp.slice > 0) {
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
-      const float* s = sums[0][i / (WN / 8)][i % (WN / 8)];
-      apart[((warp.slice - 1) * WARPS * PIECES + i) * 32] = make_float4(s[0], s[1], s[2], s[3]);
+      const Sum* s = sums[0][i / (WN / 8)][i % (WN / 8)];
+      apart[((warp.slice - 1) * WARPS * PIECES + i) * 32] = {{s[0], s[1], s[2], s[3]}};
     }
   }
   __syncthreads();
@@ -166,9 +180,10 @@ __device__ __forceinline__ void add_up(Sums& sums, u8* shared) {
     for (int z = 0; z < SLICES - 1; z++)
 #pragma unroll
       for (int i = 0; i < PIECES; i++) {
-        float4 s = apart[(z * WARPS * PIECES + i) * 32];
-        float* to = sums[0][i / (WN / 8)][i % (WN / 8)];
-        to[0] += s.x, to[1] += s.y, to[2] += s.z, to[3] += s.w;
+        Pack<Sum, 4> s = apart[(z * WARPS * PIECES + i) * 32];
+        Sum* to = sums[0][i / (WN / 8)][i % (WN / 8)];
+        #pragma unroll
+        for (int q = 0; q < 4; q++) to[q] += s.v[q];
       }
   }
 #endif

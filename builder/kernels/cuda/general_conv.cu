@@ -124,6 +124,20 @@ struct Weights {
   }
 };
 
+// What a residual stands for, and a result as it is stored.
+typedef Numbers<Y_KIND>::Type Y;
+typedef Numbers<R_KIND>::Type R;
+__device__ __forceinline__ float real(R r) { return IS_INTEGER(R_KIND) ? (number(r) - R_ZERO) * R_SCALE : number(r); }
+__device__ __forceinline__ Y stored(float v) {
+#if IS_INTEGER(Y_KIND)
+  return (Y)quantised<Y_KIND>(v, Y_INVERSE, Y_ZERO);
+#elif Y_KIND == 1
+  return to_f16(v);
+#else
+  return v;
+#endif
+}
+
 #if RIGHT_CONSTANT
 #define FIXED __restrict__
 #else
@@ -131,7 +145,7 @@ struct Weights {
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-KERNEL(const T* x, const T* FIXED w, const float* FIXED bias, T* y, const T* res, float* partial, int* tickets) {
+KERNEL(const T* x, const T* FIXED w, const float* FIXED bias, Y* y, const R* res, float* partial, int* tickets) {
   extern __shared__ __align__(16) u8 shared[];
   S* memory = (S*)shared;
   int block = blockIdx.x;
@@ -206,23 +220,21 @@ KERNEL(const T* x, const T* FIXED w, const float* FIXED bias, T* y, const T* res
       float v[TOGETHER];
 #pragma unroll
       for (int q = 0; q < TOGETHER; q++) v[q] = acc[i][j][q] + start[q];
+      auto value = [&](int q, float add) {
+        return RESIDUAL_LAST ? activate<ACT>(v[q], ACT_A, ACT_B) + add : activate<ACT>(v[q] + add, ACT_A, ACT_B);
+      };
 #if FILTERS % TOGETHER == 0 || GROUPS == 1
-      if (RESIDUAL) {
-        float add[TOGETHER];
-        load_together(add, res + pixel * LDR + channel);
+      Pack<R, TOGETHER> add = {};
+      if (RESIDUAL) add = load_pack<R, TOGETHER>(res + pixel * LDR + channel);
+      Pack<Y, TOGETHER> out;
 #pragma unroll
-        for (int q = 0; q < TOGETHER; q++) v[q] = RESIDUAL_LAST ? activate<ACT>(v[q], ACT_A, ACT_B) + add[q] : v[q] + add[q];
-      }
-#pragma unroll
-      for (int q = 0; q < TOGETHER; q++) v[q] = RESIDUAL && RESIDUAL_LAST ? v[q] : activate<ACT>(v[q], ACT_A, ACT_B);
-      store_together(y + pixel * LDY + channel, v);
+      for (int q = 0; q < TOGETHER; q++) out.v[q] = stored(value(q, RESIDUAL ? real(add.v[q]) : 0.0f));
+      store_pack(y + pixel * LDY + channel, out);
 #else
 #pragma unroll
       for (int q = 0; q < TOGETHER; q++) {
         if (n + q >= limit) continue;
-        float add = RESIDUAL ? load_one(res + pixel * LDR + channel + q) : 0.0f;
-        float value = RESIDUAL_LAST ? activate<ACT>(v[q], ACT_A, ACT_B) + add : activate<ACT>(v[q] + add, ACT_A, ACT_B);
-        store_one(y + pixel * LDY + channel + q, value);
+        y[pixel * LDY + channel + q] = stored(value(q, RESIDUAL ? real(res[pixel * LDR + channel + q]) : 0.0f));
       }
 #endif
     }

@@ -1,17 +1,4 @@
-// Functions of elements of every type, and elements moved several at a time.
-template <class T, int N>
-struct __align__(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) Pack {
-  T v[N];
-};
-template <class T, int N>
-__device__ __forceinline__ Pack<T, N> load_pack(const T* p) {
-  return *(const Pack<T, N>*)p;
-}
-template <class T, int N>
-__device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& v) {
-  *(Pack<T, N>*)p = v;
-}
-
+// Functions of elements of every type.
 // The larger (smaller) one, or NaN where one is.
 template <class T>
 __device__ __forceinline__ T upper(T a, T b) { return b > a || b != b ? b : a; }

@@ -321,21 +321,6 @@ __device__ __forceinline__ bool add_up(Sums& acc, int tile, int part, float* par
 }
 
 // TOGETHER elements of T as floats, and back.
-__device__ __forceinline__ void load_together(float* d, const T* p) {
-#if T_F16
-#pragma unroll
-  for (int q = 0; q < TOGETHER; q += 2) {
-    u32 v = ((const u32*)p)[q / 2];
-    d[q] = low_f32(v), d[q + 1] = high_f32(v);
-  }
-#else
-#pragma unroll
-  for (int q = 0; q < TOGETHER; q += 2) {
-    float2 v = ((const float2*)p)[q / 2];
-    d[q] = v.x, d[q + 1] = v.y;
-  }
-#endif
-}
 __device__ __forceinline__ void store_together(T* p, const float* d) {
 #if T_F16 && TOGETHER == 4
   *(uint2*)p = make_uint2(pack_f16(d[0], d[1]), pack_f16(d[2], d[3]));

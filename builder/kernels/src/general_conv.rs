@@ -6,6 +6,7 @@ use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
 use super::depthwise::VECTOR;
+use super::numbers::{NUMBERS, Numbers};
 use super::reference::{activate, load, load_at, reach, store};
 use super::tile::{self, Layouts, Mode, Tile, Work};
 use super::window::Windows;
@@ -121,13 +122,22 @@ pub(super) enum WeightOrder {
     },
 }
 
+/// How results and residual are stored.
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
+    pub y: Numbers,
+    pub residual: Numbers,
+}
+
 impl Family for GeneralConvLayer {
     fn name(&self) -> &'static str {
         "general_conv"
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
-        self.ordered_candidates(WeightOrder::DepthFirst, target)
+        let own = Numbers::float(self.dtype);
+        let ends = Ends { y: own, residual: own };
+        self.ordered_candidates(WeightOrder::DepthFirst, ends, target)
     }
 
     fn extents(&self) -> Extents {
@@ -232,7 +242,12 @@ impl GeneralConvLayer {
         Places { weights, bias, residual }
     }
 
-    pub(super) fn ordered_candidates(&self, order: WeightOrder, target: &Target) -> Vec<Candidate> {
+    pub(super) fn ordered_candidates(
+        &self,
+        order: WeightOrder,
+        ends: Ends,
+        target: &Target,
+    ) -> Vec<Candidate> {
         let Some(mode) = Mode::of(self.dtype, self.tf32, target) else { return vec![] };
         let x_vector = vector(self.dtype, &[self.channels, self.x_pitch]);
         let same_type = (self.dtype == DType::F16) == (mode == Mode::F16);
@@ -322,9 +337,11 @@ impl GeneralConvLayer {
                 d.all(&[("ROW_STEP", self.dilations[0]), ("COLUMN_STEP", self.dilations[1])]);
             }
             d.activation(self.activation);
+            ends.y.define("Y", &mut d);
+            ends.residual.define("R", &mut d);
             Some(Candidate {
                 label: tile.label(split),
-                source: d.source(&[VECTOR, tile::SOURCE, SOURCE]),
+                source: d.source(&[VECTOR, NUMBERS, tile::SOURCE, SOURCE]),
                 specific: false,
                 grid: [blocks, 1, 1],
                 block: tile.threads() as u32,

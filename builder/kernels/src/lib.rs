@@ -11,11 +11,13 @@ mod depthwise;
 mod extents;
 mod gemv;
 mod general_conv;
+mod integer_conv;
 mod map;
 mod matmul;
 mod memory;
 mod nhwc;
 mod note;
+mod numbers;
 mod permute;
 mod places;
 pub mod random;
@@ -28,16 +30,20 @@ pub mod vision;
 mod window;
 
 #[cfg(test)]
+mod integer_tests;
+#[cfg(test)]
 mod tests;
 
 pub use conv::ConvLayer;
 pub use depthwise::DepthwiseLayer;
 pub use gemv::GemvLayer;
 pub use general_conv::GeneralConvLayer;
+pub use integer_conv::IntegerConvLayer;
 pub use map::{MapArgument, MapFunction, MapLayer, MapStep};
 pub use matmul::MatMulLayer;
 pub use nhwc::{ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, PoolLayer, ResizeLayer};
 pub use note::{LAUNCH_MARK, LAYER_MARK, LaunchNote};
+pub use numbers::Numbers;
 pub use permute::PermuteLayer;
 pub use places::{GatherLayer, LrnLayer, RemapLayer, ResampleLayer};
 pub use rows::{ArgReduceLayer, NormLayer, ReduceLayer, SoftmaxLayer, TopKLayer};
@@ -103,6 +109,7 @@ pub enum Layer {
     Conv(ConvLayer),
     Depthwise(DepthwiseLayer),
     GeneralConv(GeneralConvLayer),
+    IntegerConv(IntegerConvLayer),
     Gemv(GemvLayer),
     #[serde(rename = "matmul")]
     MatMul(MatMulLayer),
@@ -144,6 +151,7 @@ impl Layer {
             Layer::Conv(l) => l,
             Layer::Depthwise(l) => l,
             Layer::GeneralConv(l) => l,
+            Layer::IntegerConv(l) => l,
             Layer::Gemv(l) => l,
             Layer::MatMul(l) => l,
             Layer::Pool(l) => l,

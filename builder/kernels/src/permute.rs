@@ -5,6 +5,7 @@ use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
 use super::memory::{at, each_index, reach};
+use super::numbers::kind;
 use super::reference::{load_at, store};
 use super::{Argument, Candidate, Extents, Family, Target};
 
@@ -30,17 +31,6 @@ pub struct PermuteLayer {
     pub y_strides: Vec<i64>,
     /// Along this axis only so many elements come from x; the others are written as zero.
     pub valid: Option<(usize, usize)>,
-}
-
-fn kind(dtype: DType) -> usize {
-    match dtype {
-        DType::F32 => 0,
-        DType::F16 => 1,
-        DType::I64 => 2,
-        DType::I32 => 3,
-        DType::I8 => 5,
-        _ => 4,
-    }
 }
 
 impl Family for PermuteLayer {

@@ -8,9 +8,9 @@ use tobiuo_tensor::DType;
 use super::*;
 
 /// Numbers in [-1, 1) that both f16 and f32 hold exactly.
-struct Numbers(u64);
+struct Made(u64);
 
-impl Numbers {
+impl Made {
     fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         ((self.0 >> 33) % 2048) as f64 / 1024.0 - 1.0
@@ -43,7 +43,7 @@ fn decode(bytes: &[u8], dtype: DType, i: usize) -> f64 {
 /// Runs a layer's reference on made-up memory: inputs, constants, output before and after.
 fn run(layer: &Layer, types: (&[DType], &[DType], DType)) -> [Vec<Vec<u8>>; 4] {
     let extents = layer.extents();
-    let mut numbers = Numbers(7);
+    let mut numbers = Made(7);
     let mut fill = |lens: &[usize], types: &[DType]| -> Vec<Vec<u8>> {
         assert_eq!(lens.len(), types.len());
         lens.iter().zip(types).map(|(&len, &t)| numbers.bytes(len, t)).collect()
@@ -83,6 +83,9 @@ fn convolution_with_everything() {
         residual_pitch: Some(8),
         activation: Some(Activation::LeakyRelu { alpha: 0.25 }),
         residual_last: false,
+        x: DType::F16,
+        y: Numbers::F16,
+        residual: Numbers::F16,
     };
     let (h, f) = (DType::F16, DType::F32);
     let [inputs, constants, before, after] =

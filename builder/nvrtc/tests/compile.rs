@@ -175,6 +175,10 @@ fn trouble(job: &Job, nvrtc: &Nvrtc) -> Option<String> {
     for kernel in &job.kernels {
         match nvrtc.compile("kernel.cu", &kernel.source, job.sm, kernel.specific) {
             Err(e) => return Some(format!("{place} {}: {e}", kernel.label)),
+            // Warpgroup products that wait for one another take several times as long.
+            Ok(code) if code.log.contains("instructions are serialized") => {
+                return Some(format!("{place} {}: {}", kernel.label, code.log));
+            }
             Ok(code) if code.spill_bytes == 0 => return None,
             Ok(code) => spilled.push(format!(
                 "{} spills {} bytes with {} registers",

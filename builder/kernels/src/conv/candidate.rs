@@ -1,14 +1,17 @@
-//! One tile of the f16 convolutions as a candidate: its shared memory, source and predicted time.
+//! One tile of the convolutions on tensor cores as a candidate: its shared memory, source and predicted time.
 
 use super::ConvLayer;
 use super::tiles::{Join, Tile};
 use crate::defines::ceil_div;
+use crate::numbers::{EXACT, NUMBERS};
 use crate::{Argument, Candidate, Target};
+use tobiuo_tensor::DType;
 
 pub(super) const MMA: &str = include_str!("../../cuda/mma_f16.cuh");
+const MMA_INTEGER: &str = include_str!("../../cuda/mma_i8.cuh");
 const TILE: &str = include_str!("../../cuda/conv_tile.cuh");
 const EPILOGUE: &str = include_str!("../../cuda/conv_epilogue.cuh");
-const IM2COL: &str = include_str!("../../cuda/conv_f16.cu");
+const IM2COL: &str = include_str!("../../cuda/conv_im2col.cu");
 const HALO: &str = include_str!("../../cuda/conv_halo.cu");
 
 impl ConvLayer {
@@ -21,24 +24,27 @@ impl ConvLayer {
         target: &Target,
     ) -> Candidate {
         let cluster = join.in_cluster();
-        let (bm, bn, bk) = (t.bm, t.bn, t.bk);
+        let (bm, bn, bk) = (t.bm, t.bn, self.depth(t));
         let tiles = [ceil_div(self.filters_stored, bn), self.tiles_down(t)];
         let threads = t.threads();
         let (patch_rows, patches) = self.patch(t);
         let stages = match t.halo {
-            None => t.stages * (bm + bn) * bk * 2,
-            Some(_) => t.stages * bn * 128 + patches * (patch_rows * 128).next_multiple_of(1024),
+            None => t.stages * (bm + bn) * t.row(),
+            Some(_) => {
+                t.stages * bn * t.row() + patches * (patch_rows * t.row()).next_multiple_of(1024)
+            }
         };
         let own_rows = if cluster { bm / split } else { bm };
         let prefetch = self.residual_pitch.is_some() && (split == 1 || cluster);
-        let residual_bytes = if prefetch { own_rows * (bn + 8) * 2 } else { 0 };
+        let residual_row = bn * self.residual.dtype.size() + 16;
+        let residual_bytes = if prefetch { own_rows * residual_row } else { 0 };
         let inbox = if cluster { bm * (bn + 4) * 4 } else { 0 };
         // Before bulk copies a block's own sums lie over its stages.
         let sums = if join == Join::Copies { inbox } else { 0 };
         let stages = stages.max(sums);
         // Warpgroup products and patches want tiles at multiples of 1024 bytes.
         let slack = if t.wgmma || t.halo.is_some() { 1024 } else { 0 };
-        let limit = target.shared_per_block as usize - slack - bn * 4 - 64;
+        let limit = target.shared_per_block as usize - slack - bn * self.end_bytes() - 64;
         // The inbox lies behind the stages where there is room.
         let apart = cluster && stages + residual_bytes + 16 + inbox <= limit;
         let residual_at = if apart { stages } else { stages.max(sums + inbox) };
@@ -47,7 +53,7 @@ impl ConvLayer {
         let shared = slack + if apart { inbox_at + inbox } else { end };
         let mut d = self.defines(target);
         d.all(&[
-            ("VEC", if self.channels.is_multiple_of(8) { 8 } else { 4 }),
+            ("VEC", if self.channels.is_multiple_of(8) { 16 / self.x.size() } else { 4 }),
             ("BM", bm),
             ("BN", bn),
             ("BK", bk),
@@ -90,9 +96,10 @@ impl ConvLayer {
                 if rolled { " r" } else { "" },
             ),
             source: {
-                let product = if t.wgmma { warpgroup_mma(bn) } else { String::new() };
+                let product = if t.wgmma { warpgroup_mma(bn, self.x) } else { String::new() };
                 let body = if t.halo.is_some() { HALO } else { IM2COL };
-                d.source(&[&product, MMA, TILE, EPILOGUE, body])
+                let (mma, exact) = if self.integer() { (MMA_INTEGER, EXACT) } else { (MMA, "") };
+                d.source(&[NUMBERS, exact, &product, mma, TILE, EPILOGUE, body])
             },
             grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
             block: threads as u32,
@@ -133,7 +140,7 @@ impl ConvLayer {
         let together = per_sm.min(resident as f64);
         let steps = ceil_div(self.steps(t), split) as f64;
         // What a block brings into shared memory per step.
-        let row = (t.bk * 2) as f64;
+        let row = t.row() as f64;
         let step_bytes = match t.halo {
             None => (t.bm + t.bn) as f64 * row,
             Some(_) => {
@@ -148,6 +155,7 @@ impl ConvLayer {
             // Half of it the copies' barrier, half the products one after another.
             false => (450.0, 175.0 + 175.0 / t.slices as f64 * t.bk as f64 / 64.0),
         };
+        // By bytes: twice as many integers, twice as fast.
         let product = (t.bm * t.bn * t.bk) as f64 / rate * together;
         // Bytes per cycle into one multiprocessor.
         let fill = step_bytes / 34.0 * together;
@@ -164,23 +172,28 @@ impl ConvLayer {
     }
 }
 
-/// The product of one warpgroup as a device function: `d += a * b` for a 64 x 16 tile at
-/// descriptor `a` and a `bn` x 16 tile at `b` (PTX ISA, `wgmma.mma_async`).
-fn warpgroup_mma(bn: usize) -> String {
+/// The product of one warpgroup as a device function: `d += a * b` for a tile of 64 rows of 32
+/// bytes at descriptor `a` and one of `bn` such rows at `b` (PTX ISA, `wgmma.mma_async`).
+fn warpgroup_mma(bn: usize, x: DType) -> String {
     let registers = bn / 2;
     let list: Vec<String> = (0..registers).map(|i| format!("%{i}")).collect();
+    let (sum, constraint, types, depth, turns) = match x {
+        DType::F16 => ("float", "f", "f32.f16.f16", 16, ", 1, 1, 0, 0"),
+        DType::U8 => ("int", "r", "s32.u8.s8", 32, ""),
+        _ => ("int", "r", "s32.s8.s8", 32, ""),
+    };
     let sums: Vec<String> =
-        (0..registers).map(|i| format!("\"+f\"(d[{}][{}])", i / 4, i % 4)).collect();
+        (0..registers).map(|i| format!("\"+{constraint}\"(s[{}][{}])", i / 4, i % 4)).collect();
     format!(
-        "__device__ __forceinline__ void warpgroup_mma(float (&d)[1][{}][4], u64 a, u64 b) {{\n\
-         float(&s)[{}][4] = d[0];\n\
+        "__device__ __forceinline__ void warpgroup_mma({sum} (&d)[1][{}][4], u64 a, u64 b) {{\n\
+         {sum}(&s)[{}][4] = d[0];\n\
          asm volatile(\"{{.reg .pred p; setp.eq.u32 p, 0, 0; \"\n\
-         \"wgmma.mma_async.sync.aligned.m64n{bn}k16.f32.f16.f16 {{{}}}, %{registers}, %{}, p, 1, 1, 0, 0;}}\"\n\
+         \"wgmma.mma_async.sync.aligned.m64n{bn}k{depth}.{types} {{{}}}, %{registers}, %{}, p{turns};}}\"\n\
          : {} : \"l\"(a), \"l\"(b));\n}}\n",
         bn / 8,
         bn / 8,
         list.join(", "),
         registers + 1,
-        sums.join(", ").replace("(d[", "(s["),
+        sums.join(", "),
     )
 }

@@ -3,6 +3,7 @@
 use super::ConvLayer;
 use super::candidate::MMA;
 use crate::defines::ceil_div;
+use crate::numbers::NUMBERS;
 use crate::{Argument, Candidate, Target};
 
 const FIRST: &str = include_str!("../../cuda/conv_first.cu");
@@ -16,20 +17,21 @@ impl ConvLayer {
             && self.kernel[1] <= 4
             && self.dilations[1] == 1
             && self.filters_stored <= 64
-            && self.residual_pitch.is_none();
+            && self.residual_pitch.is_none()
+            && !self.integer();
         if !fits {
             return Vec::new();
         }
         let [oh, ow] = self.output;
         let bytes = 8 * self.batch * self.input[0] * self.input[1]
-            + 2 * self.filters_stored * self.pixels();
+            + self.y.dtype.size() * self.filters_stored * self.pixels();
         let candidate = |(h, w, threads): (usize, usize, usize)| {
             let mut d = self.defines(target);
             d.all(&[("TILE_H", h), ("TILE_W", w), ("THREADS", threads)]);
             let grid = [ceil_div(ow, w) as u32, ceil_div(oh, h) as u32, self.batch as u32];
             Candidate {
                 label: format!("first {h}x{w} t{threads}"),
-                source: d.source(&[MMA, FIRST]),
+                source: d.source(&[NUMBERS, MMA, FIRST]),
                 grid,
                 block: threads as u32,
                 shared: 0,
@@ -59,7 +61,7 @@ impl ConvLayer {
         let shared = |&(h, w, t): &(usize, usize, usize)| {
             let rows = (h - 1) * self.strides[0] + (self.kernel[0] - 1) * self.dilations[0] + 1;
             let columns = (w - 1) * self.strides[1] + 4;
-            rows * columns * 8 + t / 32 * 16 * (self.filters_stored + 8) * 2
+            rows * columns * 8 + t / 32 * 16 * (self.filters_stored * self.y.dtype.size() + 16)
         };
         shapes.into_iter().filter(|s| shared(s) <= 48 * 1024).map(candidate).collect()
     }

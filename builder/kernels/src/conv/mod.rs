@@ -1,6 +1,6 @@
-//! f16 convolution as implicit GEMM on tensor cores: every tap's pixels copied
-//! (`cuda/conv_f16.cu`), all taps out of one patch (`cuda/conv_halo.cu`), and first layers
-//! (`cuda/conv_first.cu`).
+//! Convolution of f16 or 8-bit integers as implicit GEMM on tensor cores: every tap's pixels
+//! copied (`cuda/conv_im2col.cu`), all taps out of one patch (`cuda/conv_halo.cu`), and first
+//! layers (`cuda/conv_first.cu`).
 
 mod candidate;
 mod first;
@@ -12,16 +12,22 @@ use tobiuo_tensor::DType;
 
 use crate::defines::{Defines, ceil_div};
 use crate::general_conv::{GeneralConvLayer, WeightOrder};
-use crate::reference::{activate, load, load_at, reach, store};
+use crate::numbers::{Numbers, activated, define_exact, kind, scaled};
+use crate::reference::{activate, load, reach, store};
 use crate::window::Windows;
-use crate::{Candidate, Extents, Family, Target};
-use tiles::{HALO_TILES, HALO_WARPGROUP_TILES, Join, SPLITS, TILES, Tile, WARPGROUP_TILES};
+use crate::{Candidate, Extents, Family, IntegerConvLayer, Target, general_conv};
+use tiles::{
+    HALO_TILES, HALO_WARPGROUP_TILES, Join, NARROW_HALO_TILES, NARROW_HALO_WARPGROUP_TILES, SPLITS,
+    TILES, Tile, WARPGROUP_TILES,
+};
 
-/// A convolution between NHWC tensors of f16, one group.
+/// A convolution between NHWC tensors, one group: of f16 with sums in f32, or of integers with
+/// sums in i32, whose arithmetic is `tobiuo_ops::QuantConv`'s (x's zero point being 0).
 ///
-/// Inputs: x, and the residual where there is one. Constants: weights `[oc, k]` f16 with k
-/// ordered (kh, kw, c) and rows padded to a multiple of 64, then [`ConvLayer::WEIGHT_TAIL`]
-/// zero bytes; bias `[oc]` f32.
+/// Inputs: x, and the residual where there is one. Constants: weights `[oc, k]` (f16, or i8 for
+/// integers) with k ordered (kh, kw, c) and rows padded to a multiple of 128 bytes, then
+/// [`ConvLayer::WEIGHT_TAIL`] zero bytes; bias `[oc]` f32, or for integers multiplier and bias
+/// `[oc, 2]` f32.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvLayer {
@@ -31,13 +37,14 @@ pub struct ConvLayer {
     pub input: [usize; 2],
     /// Output height and width.
     pub output: [usize; 2],
-    /// Input channels as stored: 4, or a multiple of 8.
+    /// Input channels as stored: 4, or a multiple of 8; of integers a multiple of 16.
     pub channels: usize,
     /// Elements from one input pixel to the next.
     pub x_pitch: usize,
     /// Output channels.
     pub filters: usize,
-    /// Output channels written: the multiple of 8 above `filters`.
+    /// Output channels written: a multiple of 8 from `filters` on; where results or residual are
+    /// integers, pixels are a multiple of 16 bytes apart.
     pub filters_stored: usize,
     /// Elements from one output pixel to the next.
     pub y_pitch: usize,
@@ -55,18 +62,40 @@ pub struct ConvLayer {
     pub activation: Option<Activation>,
     /// The residual is added behind the activation instead.
     pub residual_last: bool,
+    /// x's elements: `F16`, `I8` or `U8`.
+    #[serde(default = "f16", skip_serializing_if = "is_f16")]
+    pub x: DType,
+    /// How results are stored: f16 or integers.
+    #[serde(default = "Numbers::f16", skip_serializing_if = "Numbers::is_f16")]
+    pub y: Numbers,
+    /// How the residual is: f16 or integers.
+    #[serde(default = "Numbers::f16", skip_serializing_if = "Numbers::is_f16")]
+    pub residual: Numbers,
+}
+
+fn f16() -> DType {
+    DType::F16
+}
+
+fn is_f16(dtype: &DType) -> bool {
+    *dtype == DType::F16
 }
 
 impl Family for ConvLayer {
     fn name(&self) -> &'static str {
-        "conv"
+        if self.integer() { "conv_i8" } else { "conv" }
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
         if target.sm < 80 {
-            // Neither cp.async nor f16 products of depth 16: f32 products of the same weights.
+            // Neither cp.async nor products of this depth: products in f32, or four integers at
+            // a time, of the same weights.
+            if self.integer() {
+                return self.without_tensor_cores().candidates(target);
+            }
             let order = WeightOrder::FilterFirst { pitch: self.weight_pitch() };
-            return self.as_general().ordered_candidates(order, target);
+            let ends = general_conv::Ends { y: self.y, residual: self.residual };
+            return self.as_general().ordered_candidates(order, ends, target);
         }
         let mut out = Vec::new();
         let hopper = target.sm == 90;
@@ -74,7 +103,9 @@ impl Family for ConvLayer {
             .iter()
             .chain(HALO_TILES)
             .chain(WARPGROUP_TILES.iter().filter(|_| hopper))
-            .chain(HALO_WARPGROUP_TILES.iter().filter(|_| hopper));
+            .chain(HALO_WARPGROUP_TILES.iter().filter(|_| hopper))
+            .chain(NARROW_HALO_TILES.iter().filter(|_| self.integer()))
+            .chain(NARROW_HALO_WARPGROUP_TILES.iter().filter(|_| self.integer() && hopper));
         for t in all.filter(|t| self.fits(t)) {
             let steps = self.steps(t);
             for &split in SPLITS {
@@ -94,8 +125,8 @@ impl Family for ConvLayer {
                 for &join in joins {
                     for rolled in [false, true] {
                         let candidate = self.candidate(t, split, join, rolled, target);
-                        // The kernel's own bias and barrier take shared memory too.
-                        let own = t.bn as u32 * 4 + 64;
+                        // The kernel's own ends and barrier take shared memory too.
+                        let own = (t.bn * self.end_bytes()) as u32 + 64;
                         if candidate.shared + own <= target.shared_per_block {
                             out.push(candidate);
                         }
@@ -108,21 +139,28 @@ impl Family for ConvLayer {
     }
 
     fn extents(&self) -> Extents {
-        let (size, pixels) = (DType::F16, self.batch * self.input[0] * self.input[1]);
+        let pixels = self.batch * self.input[0] * self.input[1];
         let last = self.pixels() - 1;
-        let mut inputs = vec![reach((pixels - 1) * self.x_pitch, self.channels, size)];
-        inputs.extend(self.residual_pitch.map(|p| reach(last * p, self.filters_stored, size)));
+        let mut inputs = vec![reach((pixels - 1) * self.x_pitch, self.channels, self.x)];
+        // The residual is read in pieces of 16 bytes.
+        let piece = 16 / self.residual.dtype.size();
+        let added = self.filters_stored.next_multiple_of(piece);
+        inputs.extend(self.residual_pitch.map(|p| reach(last * p, added, self.residual.dtype)));
+        let row = self.weight_pitch() * self.x.size();
         Extents {
             inputs,
             constants: vec![
-                self.filters * self.weight_pitch() * 2 + Self::WEIGHT_TAIL,
-                self.filters * 4,
+                self.filters * row + Self::WEIGHT_TAIL,
+                self.filters * self.end_bytes(),
             ],
-            outputs: vec![reach(last * self.y_pitch, self.filters_stored, size)],
+            outputs: vec![reach(last * self.y_pitch, self.filters_stored, self.y.dtype)],
         }
     }
 
     fn reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
+        if self.integer() {
+            return self.integer_reference(inputs, constants, outputs);
+        }
         let (x, w) = (load(inputs[0], DType::F16), load(constants[0], DType::F16));
         let bias = load(constants[1], DType::F32);
         let ([ih, iw], [oh, ow]) = (self.input, self.output);
@@ -140,21 +178,67 @@ impl Family for ConvLayer {
                         sum += x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
                     }
                 }
-                let add = self
-                    .residual_pitch
-                    .map_or(0.0, |pitch| load_at(inputs[1], DType::F16, pixel * pitch + f));
+                let add = self.residual_pitch.map_or(0.0, |pitch| {
+                    f64::from(self.residual.real(inputs[1], pixel * pitch + f))
+                });
                 let value = if self.residual_last {
                     activate(self.activation, sum) + add
                 } else {
                     activate(self.activation, sum + add)
                 };
-                store(&mut outputs[0], DType::F16, pixel * self.y_pitch + f, value);
+                let at = pixel * self.y_pitch + f;
+                match self.y.is_integer() {
+                    true => self.y.store(&mut outputs[0], at, value as f32),
+                    false => store(&mut outputs[0], DType::F16, at, value),
+                }
             }
         }
     }
 }
 
 impl ConvLayer {
+    /// Products of integers.
+    pub(crate) fn integer(&self) -> bool {
+        self.x != DType::F16
+    }
+
+    /// Bytes of what a filter's sum meets: its bias, of integers its multiplier too.
+    fn end_bytes(&self) -> usize {
+        if self.integer() { 8 } else { 4 }
+    }
+
+    fn integer_reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
+        let x: Vec<i32> = load(inputs[0], self.x).into_iter().map(|v| v as i32).collect();
+        let w: Vec<i32> = load(constants[0], DType::I8).into_iter().map(|v| v as i32).collect();
+        let ([ih, iw], [oh, ow]) = (self.input, self.output);
+        let windows = self.windows();
+        for pixel in 0..self.pixels() {
+            let (image, row, column) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
+            let taps = windows.taps(row, column);
+            for f in 0..self.filters_stored {
+                let mut v = 0.0;
+                if f < self.filters {
+                    let mut sum = 0;
+                    for &(tap, at) in &taps {
+                        let x = &x[(image * ih * iw + at) * self.x_pitch..][..self.channels];
+                        let w = &w[f * self.weight_pitch() + tap * self.channels..];
+                        sum += x.iter().zip(w).map(|(x, w)| x * w).sum::<i32>();
+                    }
+                    v = scaled(sum, constants[1], f);
+                }
+                let add = |v: f32| match self.residual_pitch {
+                    Some(pitch) => self.residual.add_to(v, inputs[1], pixel * pitch + f),
+                    None => v,
+                };
+                let v = match self.residual_last {
+                    true => add(activated(self.activation, v)),
+                    false => activated(self.activation, add(v)),
+                };
+                self.y.store(&mut outputs[0], pixel * self.y_pitch + f, v);
+            }
+        }
+    }
+
     fn as_general(&self) -> GeneralConvLayer {
         GeneralConvLayer {
             dtype: DType::F16,
@@ -181,6 +265,32 @@ impl ConvLayer {
         }
     }
 
+    fn without_tensor_cores(&self) -> IntegerConvLayer {
+        IntegerConvLayer {
+            x: self.x,
+            x_zero_point: 0,
+            batch: self.batch,
+            input: self.input,
+            output: self.output,
+            groups: 1,
+            channels: self.channels,
+            x_pitch: self.x_pitch,
+            filters: self.filters,
+            filters_stored: self.filters_stored,
+            y_pitch: self.y_pitch,
+            weight_pitch: self.weight_pitch(),
+            kernel: self.kernel,
+            strides: self.strides,
+            pads: self.pads,
+            dilations: self.dilations,
+            residual_pitch: self.residual_pitch,
+            residual: self.residual,
+            residual_last: self.residual_last,
+            activation: self.activation,
+            y: self.y,
+        }
+    }
+
     fn windows(&self) -> Windows {
         Windows {
             input: self.input,
@@ -193,11 +303,17 @@ impl ConvLayer {
     }
 
     /// Zero bytes behind the packed weights: tiles with long rows read past the last one.
-    pub const WEIGHT_TAIL: usize = 256;
+    pub const WEIGHT_TAIL: usize = 512;
 
     /// Elements of one packed weight row.
     pub fn weight_pitch(&self) -> usize {
-        (self.kernel[0] * self.kernel[1] * self.channels).next_multiple_of(64)
+        let depth = self.kernel[0] * self.kernel[1] * self.channels;
+        depth.next_multiple_of(128 / self.x.size())
+    }
+
+    /// Elements of a tile's row.
+    fn depth(&self, t: &Tile) -> usize {
+        t.row() / self.x.size()
     }
 
     fn pixels(&self) -> usize {
@@ -229,8 +345,15 @@ impl ConvLayer {
             ("RESIDUAL", usize::from(self.residual_pitch.is_some())),
             ("LDR", self.residual_pitch.unwrap_or(0)),
             ("RESIDUAL_LAST", usize::from(self.residual_last)),
+            ("INTEGER", usize::from(self.integer())),
+            ("X_KIND", kind(self.x)),
         ])
         .activation(self.activation);
+        self.y.define("Y", &mut d);
+        self.residual.define("R", &mut d);
+        if self.integer() {
+            define_exact(&mut d);
+        }
         d
     }
 
@@ -249,9 +372,17 @@ impl ConvLayer {
         let ahead = t.stages - if t.wgmma { 2 } else { 1 };
         let [oh, ow] = self.output;
         let tiled = (height == 0 || 2 * oh > height) && (width == 0 || 2 * ow > width);
+        // Rows of a patch hold all channels where a tile has such rows, or else 128 bytes of them.
+        let depth = self.depth(t);
+        let rows = if t.row() < 128 {
+            self.channels <= depth
+        } else {
+            2 * self.channels > depth || !self.integer()
+        };
         self.strides == [1, 1]
             && self.channels.is_multiple_of(8)
             && self.channels >= 16
+            && rows
             && taps > ahead
             && tiled
             && self.patch(t).0 <= 4 * t.bm
@@ -261,8 +392,8 @@ impl ConvLayer {
     fn steps(&self, t: &Tile) -> usize {
         let taps = self.kernel[0] * self.kernel[1];
         match t.halo {
-            Some(_) => ceil_div(self.channels, 64) * taps,
-            None => ceil_div(taps * self.channels, t.bk),
+            Some(_) => ceil_div(self.channels, self.depth(t)) * taps,
+            None => ceil_div(taps * self.channels, self.depth(t)),
         }
     }
 
@@ -274,7 +405,7 @@ impl ConvLayer {
             Some([0, _]) => t.bm + reach(0) * self.padded_width() + reach(1),
             Some([h, w]) => (h + reach(0)) * (w + reach(1)),
         };
-        (rows, if self.channels > 64 { 2 } else { 1 })
+        (rows, if self.channels > self.depth(t) { 2 } else { 1 })
     }
 
     /// Pixels from one row of the padded picture to the next: rows share their padding.

@@ -1,9 +1,10 @@
-//! Tiles of the f16 convolutions, and how blocks that share K bring their sums together.
+//! Tiles of the convolutions on tensor cores, and how blocks that share K bring their sums together.
 
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub bm: usize,
     pub bn: usize,
+    /// Elements of f16 in a row, half the row's bytes: of integers there are twice as many.
     pub bk: usize,
     pub stages: usize,
     pub warps: [usize; 2],
@@ -30,8 +31,18 @@ impl Tile {
         Tile { slices, ..self }
     }
 
+    /// Bytes of a row.
+    pub const fn row(&self) -> usize {
+        self.bk * 2
+    }
+
     pub const fn threads(&self) -> usize {
         self.warps[0] * self.warps[1] * self.slices * 32
+    }
+
+    /// The same with rows of `bytes`.
+    const fn rows_of(self, bytes: usize) -> Tile {
+        Tile { bk: bytes / 2, ..self }
     }
 
     /// The same over patches of `[height, width]` pixels.
@@ -187,6 +198,42 @@ pub(super) const HALO_WARPGROUP_TILES: &[Tile] = &[
     warpgroups(256, 32, 4).over([16, 16]),
     warpgroups(256, 64, 4).over([16, 16]),
     warpgroups(256, 128, 4).over([16, 16]),
+];
+
+/// Patches of integers with so few channels that rows of 128 bytes would be half empty.
+pub(super) const NARROW_HALO_TILES: &[Tile] = &[
+    tile(32, 32, 32, 8, 2, 2).over(ROWS),
+    tile(64, 32, 32, 6, 4, 2).over(ROWS),
+    tile(64, 64, 32, 6, 2, 2).over(ROWS),
+    tile(64, 32, 32, 6, 4, 2).over([8, 8]),
+    tile(64, 64, 32, 6, 2, 2).over([8, 8]),
+    tile(128, 32, 32, 6, 4, 1).over([8, 16]),
+    tile(128, 64, 32, 6, 4, 2).over([8, 16]),
+    tile(32, 16, 16, 8, 2, 1).over(ROWS),
+    tile(64, 16, 16, 6, 4, 1).over(ROWS),
+    tile(64, 32, 16, 6, 4, 1).over([8, 8]),
+    tile(128, 16, 16, 6, 4, 1).over([8, 16]),
+    tile(128, 32, 16, 6, 4, 1).over([8, 16]),
+];
+
+/// The same with warpgroup products.
+pub(super) const NARROW_HALO_WARPGROUP_TILES: &[Tile] = &[
+    warpgroups(64, 32, 8).rows_of(64).over(ROWS),
+    warpgroups(64, 64, 8).rows_of(64).over(ROWS),
+    warpgroups(128, 32, 8).rows_of(64).over(ROWS),
+    warpgroups(128, 64, 6).rows_of(64).over(ROWS),
+    warpgroups(192, 64, 8).rows_of(64).over(ROWS),
+    warpgroups(256, 64, 6).rows_of(64).over(ROWS),
+    warpgroups(64, 64, 8).rows_of(64).over([8, 8]),
+    warpgroups(128, 64, 8).rows_of(64).over([8, 16]),
+    warpgroups(256, 32, 6).rows_of(64).over([16, 16]),
+    warpgroups(256, 64, 6).rows_of(64).over([16, 16]),
+    warpgroups(256, 128, 6).rows_of(64).over([16, 16]),
+    warpgroups(128, 16, 8).rows_of(32).over(ROWS),
+    warpgroups(128, 32, 8).rows_of(32).over([8, 16]),
+    warpgroups(256, 16, 8).rows_of(32).over([16, 16]),
+    warpgroups(256, 32, 8).rows_of(32).over([16, 16]),
+    warpgroups(256, 64, 8).rows_of(32).over([16, 16]),
 ];
 
 /// How blocks that share K bring their sums together.

@@ -5,7 +5,7 @@ use tobiuo_tensor::DType;
 use super::{Memory, Random, tolerance};
 use crate::{
     ConvLayer, DepthwiseLayer, ElementwiseLayer, ElementwiseOp, Extents, GemvLayer,
-    GlobalPoolLayer, Layer, PermuteLayer, PoolLayer, ResizeLayer,
+    GlobalPoolLayer, Layer, Numbers, PermuteLayer, PoolLayer, ResizeLayer,
 };
 
 pub(super) const UNIT: (f32, f32) = (-1.0, 1.0);
@@ -112,6 +112,9 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             residual_pitch: residual.then(|| filters_stored + random.pick(&[0, 16])),
             activation: random.activation(),
             residual_last: random.once_in(4),
+            x: DType::F16,
+            y: Numbers::F16,
+            residual: Numbers::F16,
         });
     }
 }

@@ -4,6 +4,7 @@
 //! Everything comes from a seed, so that a failure can be run again.
 
 mod general;
+mod integers;
 mod layers;
 mod places;
 mod products;
@@ -150,7 +151,8 @@ pub struct Memory {
     pub constants: Vec<Vec<u8>>,
     /// The element type of each result.
     pub outputs: Vec<DType>,
-    /// The relative L2 error that a kernel may have; 0: the results are exact.
+    /// The relative L2 error that a kernel may have, integers being off by 1 at times; 0: the
+    /// results are exact.
     pub tolerance: f64,
 }
 
@@ -174,8 +176,10 @@ pub type Generator = fn(&mut Random) -> Layer;
 /// A generator for every family.
 pub const GENERATORS: &[(&str, Generator)] = &[
     ("conv", layers::conv),
+    ("conv_i8", integers::conv),
     ("depthwise", layers::depthwise),
     ("general_conv", products::general_conv),
+    ("general_conv_i8", integers::general_conv),
     ("gemv", layers::gemv),
     ("matmul", products::matmul),
     ("pool", layers::pool),
@@ -199,8 +203,12 @@ impl Layer {
     /// Random memory for a run of the layer.
     pub fn random_memory(&self, random: &mut Random) -> Memory {
         match self {
+            Layer::Conv(l) if l.y.is_integer() || l.integer() => {
+                integers::conv_memory(l, self.extents(), random)
+            }
             Layer::Conv(l) => layers::conv_memory(l, self.extents(), random),
             Layer::Depthwise(l) => layers::depthwise_memory(l, self.extents(), random),
+            Layer::IntegerConv(l) => integers::general_conv_memory(l, self.extents(), random),
             Layer::GeneralConv(l) => products::general_conv_memory(l, self.extents(), random),
             Layer::Gemv(l) => layers::gemv_memory(l, self.extents(), random),
             Layer::MatMul(l) => products::matmul_memory(l, self.extents(), random),

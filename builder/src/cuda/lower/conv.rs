@@ -8,7 +8,7 @@ use super::{Done, Lower, Operand};
 use crate::cuda::pack;
 use crate::cuda::view::{View, dense};
 use crate::graph::{Node, ValueId};
-use tobiuo_kernels::{ConvLayer, DepthwiseLayer, GeneralConvLayer, Layer, PermuteLayer};
+use tobiuo_kernels::{ConvLayer, DepthwiseLayer, GeneralConvLayer, Layer, Numbers, PermuteLayer};
 
 /// A convolution's attributes over two axes; a single spatial axis is the columns of one row.
 #[derive(Clone, Copy)]
@@ -213,6 +213,9 @@ impl Lower<'_> {
             residual_pitch: residual.as_ref().map(pitch),
             activation: window.activation,
             residual_last: added.is_some(),
+            x: DType::F16,
+            y: Numbers::F16,
+            residual: Numbers::F16,
         };
         let shape = [filters, x.shape[1], kh, kw];
         let tail = ConvLayer::WEIGHT_TAIL;

@@ -7,7 +7,9 @@ use super::{Done, Lower, Operand};
 use crate::cuda::pack;
 use crate::cuda::view::{View, dense};
 use crate::graph::{Node, ValueId};
-use tobiuo_kernels::{ConvLayer, GemvLayer, GeneralConvLayer, Layer, MatMulLayer, PermuteLayer};
+use tobiuo_kernels::{
+    ConvLayer, GemvLayer, GeneralConvLayer, Layer, MatMulLayer, Numbers, PermuteLayer,
+};
 
 /// A product with constant weights: `[rows, depth]` times the transpose of `w`.
 struct Dense<'a> {
@@ -233,6 +235,9 @@ impl Lower<'_> {
                 residual_pitch: None,
                 activation,
                 residual_last: false,
+                x: DType::F16,
+                y: Numbers::F16,
+                residual: Numbers::F16,
             };
             let packed = by_output(layer.weight_pitch(), ConvLayer::WEIGHT_TAIL, DType::F16);
             (packed, Layer::Conv(layer))

@@ -1,10 +1,11 @@
-// Convolution as an implicit GEMM on tensor cores (f16 in, f32 accumulate): mma.sync m16n8k16, or
-// with WGMMA (compute capability 9.0a) warpgroup products m64nBNk16 straight from shared memory.
+// Convolution as an implicit GEMM on tensor cores: f16 with f32 sums (mma.sync m16n8k16), 8-bit
+// integers with s32 sums (m16n8k32), or with WGMMA (compute capability 9.0a) warpgroup products
+// m64nBN straight from shared memory.
 //
-// x [N, IH, IW, LDX] NHWC, w [OC, K_PADDED] with K ordered (kh, kw, c), bias [OC] f32,
-// y [N, OH, OW, LDY], res like y with LDR. GEMM: M = N*OH*OW pixels, N = OC, K = KH*KW*IC.
-// The im2col matrix exists only in shared memory, filled by cp.async, ST stages deep, rows of
-// BK halves with their 16-byte chunks swizzled against bank conflicts. With SPLIT > 1 blocks
+// x [N, IH, IW, LDX] NHWC, w [OC, K_PADDED] with K ordered (kh, kw, c), ends [OC] (see
+// conv_epilogue.cuh), y [N, OH, OW, LDY], res like y with LDR. GEMM: M = N*OH*OW pixels, N = OC,
+// K = KH*KW*IC. The im2col matrix exists only in shared memory, filled by cp.async, ST stages
+// deep, rows of BK elements with their 16-byte chunks swizzled against bank conflicts. With SPLIT > 1 blocks
 // share K: the last one to finish a tile adds the others' partial sums, or, with CLUSTER
 // (compute capability 9.0 on), the blocks of a tile are one cluster, and each adds up and
 // finishes a part of the tile out of the others' shared memory.
@@ -19,26 +20,26 @@
 // al. 2023), section on fixed-split with fix-up.
 
 extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS)
-KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, f16* y,
-       const f16* res, float* __restrict__ partial, int* __restrict__ tickets) {
+KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, const R* res, Sum* __restrict__ partial,
+       int* __restrict__ tickets) {
 #if WGMMA
   extern __shared__ __align__(1024) u8 unaligned[];
   u8* shared = unaligned + (1024 - (u32)__cvta_generic_to_shared(unaligned) % 1024) % 1024;
 #else
   extern __shared__ __align__(128) u8 shared[];
 #endif
-  __shared__ float shared_bias[BN];
+  __shared__ End shared_ends[BN];
   const int tid = threadIdx.x;
   const Place warp = place();
   const int m0 = blockIdx.y * BM, n0 = blockIdx.x * BN;
   const int k_begin = SPLIT > 1 ? (int)blockIdx.z * STEPS_PER_SPLIT : 0;
   const int k_end = SPLIT > 1 ? min(K_STEPS, k_begin + STEPS_PER_SPLIT) : K_STEPS;
   const u32 base = (u32)__cvta_generic_to_shared(shared);
-  constexpr u32 A_BYTES = BM * BK * 2, B_BYTES = BN * BK * 2, STAGE = A_BYTES + B_BYTES;
+  constexpr u32 A_BYTES = BM * ROW, B_BYTES = BN * ROW, STAGE = A_BYTES + B_BYTES;
 
   // Where this thread's pieces of the B tile come from and go to.
-  constexpr int B_CHUNKS = BK / 8, B_EACH = (BN * B_CHUNKS + THREADS - 1) / THREADS;
-  const f16* b_from[B_EACH];
+  constexpr int B_CHUNKS = ROW / 16, B_EACH = (BN * B_CHUNKS + THREADS - 1) / THREADS;
+  const W* b_from[B_EACH];
   u32 b_to[B_EACH];
   bool b_in[B_EACH];
 #pragma unroll
@@ -46,7 +47,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     int i = tid + u * THREADS, r = i / B_CHUNKS, c = i % B_CHUNKS;
     bool mine = BN * B_CHUNKS % THREADS == 0 || i < BN * B_CHUNKS;
     b_in[u] = mine && n0 + r < OC;
-    b_from[u] = b_in[u] ? w + (u64)(n0 + r) * K_PADDED + k_begin * BK + c * 8 : w;
+    b_from[u] = b_in[u] ? w + (u64)(n0 + r) * K_PADDED + k_begin * BK + c * PIECE : w;
     b_to[u] = mine ? base + A_BYTES + swizzled(r, c) : 0xffffffffu;
   }
   // And of the A tile: one column of chunks, rows A_ROWS apart.
@@ -68,7 +69,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 #pragma unroll
       for (int t = 0; t < KW; t++) a_in[u] |= (u32)(iw + t * DW >= 0 && iw + t * DW < IW) << (16 + t);
     }
-    a_to[u] = mine ? base + swizzled(r, a_col * VEC / 8) + (a_col * VEC % 8) * 2 : 0xffffffffu;
+    a_to[u] = mine ? base + swizzled(r, a_col * VEC / PIECE) + a_col * VEC % PIECE * ELEMENT : 0xffffffffu;
   }
 
   auto load_b = [&](int stage, int step) {
@@ -86,9 +87,9 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 #pragma unroll
     for (int u = 0; u < A_EACH; u++) {
       bool valid = in && (a_in[u] >> th & a_in[u] >> (16 + tw) & 1);
-      const f16* from = x + (valid ? a_from[u] + offset : 0);
+      const X* from = x + (valid ? a_from[u] + offset : 0);
       if (BM % A_ROWS == 0 || a_to[u] != 0xffffffffu) {
-        if (VEC == 8) copy16(a_to[u] + stage * STAGE, from, valid);
+        if (VEC == PIECE) copy16(a_to[u] + stage * STAGE, from, valid);
         else copy8(a_to[u] + stage * STAGE, from, valid);
       }
     }
@@ -98,8 +99,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
   // Weights do not depend on the kernels before this one: they travel while those finish.
   PROLOGUE_LOOP
   for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);
-  for (int i = tid; i < BN; i += THREADS)
-    copy4((u32)__cvta_generic_to_shared(shared_bias + i), bias + (n0 + i < OC ? n0 + i : 0), n0 + i < OC);
+  copy_ends(shared_ends, ends, n0, tid);
   release_dependents();
   wait_for_producers();
   prefetch_residual(base, res, n0, tid);
@@ -120,7 +120,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     // The copies' bytes become visible to the products' asynchronous reads.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
-    const u64 a = descriptor(at_a + (warp.row >> 2) * (64 * BK * 2), 1024), b = descriptor(at_b, 1024);
+    const u64 a = descriptor(at_a + (warp.row >> 2) * (64 * ROW), 8 * ROW), b = descriptor(at_b, 8 * ROW);
     multiply(sums, a, b);
     load_a(fill, step + AHEAD);
     load_b(fill, step + AHEAD);
@@ -137,5 +137,5 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     fill = fill == ST - 1 ? 0 : fill + 1;
   }
   add_up(sums, shared);
-  finish(sums[0], shared, base, shared_bias, y, res, partial, tickets);
+  finish(sums[0], shared, base, shared_ends, y, res, partial, tickets);
 }

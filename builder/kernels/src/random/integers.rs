@@ -1,0 +1,220 @@
+//! Layers of 8-bit integers.
+
+use tobiuo_ops::Activation;
+use tobiuo_tensor::DType;
+
+use super::layers::{MOST_WORK, UNIT, Window};
+use super::{Memory, Random, TOLERANCE_F16};
+use crate::{ConvLayer, Extents, IntegerConvLayer, Layer, Numbers};
+
+/// Numbers a kernel reads of integers of a type.
+pub(super) fn range(dtype: DType) -> (f32, f32) {
+    match dtype {
+        DType::I8 => (-128.9, 127.9),
+        DType::U8 => (0.0, 255.9),
+        _ => UNIT,
+    }
+}
+
+/// A type of integers.
+pub(super) fn integer(random: &mut Random) -> DType {
+    random.pick(&[DType::I8, DType::U8])
+}
+
+/// Integers that stand for numbers up to about `most`, at times with another zero.
+pub(super) fn numbers(random: &mut Random, dtype: DType, most: f32) -> Numbers {
+    if dtype.is_float() {
+        return Numbers::float(dtype);
+    }
+    let shift = if random.once_in(3) { random.from_to(0, 60) as i32 - 20 } else { 0 };
+    let zero_point = if dtype == DType::U8 { shift.max(0) } else { shift };
+    Numbers { dtype, scale: most * random.float(0.5, 1.5) / 128.0, zero_point }
+}
+
+/// An activation that integer layers have, or none.
+pub(super) fn activation(random: &mut Random) -> Option<Activation> {
+    loop {
+        let activation = random.activation();
+        if activation.is_none_or(Activation::is_exact) {
+            return activation;
+        }
+    }
+}
+
+/// Channels as stored of which there are a multiple of 16, and the distance between pixels.
+pub(super) fn stored(random: &mut Random, most: usize) -> (usize, usize) {
+    let channels = random.from_to(1, most).next_multiple_of(16);
+    (channels, channels + random.pick(&[0, 0, 16, 48]))
+}
+
+/// Pairs of multiplier and bias for sums of `depth` products: results of about 1.
+pub(super) fn ends(random: &mut Random, len: usize, depth: usize) -> Vec<u8> {
+    let unit = 1.0 / (5000.0 * (depth as f32).sqrt());
+    let mut out = Vec::new();
+    for i in 0..len / 4 {
+        let range = if i % 2 == 0 { (0.3 * unit, 1.5 * unit) } else { UNIT };
+        out.extend(random.element(DType::F32, range.0, range.1).bytes());
+    }
+    out
+}
+
+/// Convolutions that read or write integers.
+pub(super) fn conv(random: &mut Random) -> Layer {
+    loop {
+        let w = Window::random(random, 7);
+        let x = random.pick(&[DType::I8, DType::I8, DType::U8, DType::U8, DType::F16]);
+        let (channels, x_pitch) =
+            if x == DType::F16 && random.once_in(2) { (4, 4) } else { stored(random, 260) };
+        let filters = random.from_to(1, 260);
+        let filters_stored = filters.next_multiple_of(8);
+        if w.macs(channels * filters_stored) > MOST_WORK {
+            continue;
+        }
+        let y = if x == DType::F16 {
+            integer(random)
+        } else {
+            random.pick(&[DType::I8, DType::U8, DType::F16])
+        };
+        let residual = random.pick(&[DType::I8, DType::U8, DType::F16]);
+        let pitch = |random: &mut Random| {
+            filters_stored.next_multiple_of(16) + random.pick(&[0, 0, 16, 48])
+        };
+        return Layer::Conv(ConvLayer {
+            batch: w.batch,
+            input: w.input,
+            output: w.output,
+            channels,
+            x_pitch,
+            filters,
+            filters_stored,
+            y_pitch: pitch(random),
+            kernel: w.kernel,
+            strides: w.strides,
+            pads: [w.pads[0], w.pads[1]],
+            dilations: w.dilations,
+            residual_pitch: random.once_in(3).then(|| pitch(random)),
+            activation: activation(random),
+            residual_last: random.once_in(4),
+            x,
+            y: numbers(random, y, 2.0),
+            residual: numbers(random, residual, 1.0),
+        });
+    }
+}
+
+pub(super) fn conv_memory(l: &ConvLayer, e: Extents, random: &mut Random) -> Memory {
+    let [ih, iw] = l.input;
+    let [oh, ow] = l.output;
+    let shape = [l.batch * ih * iw, l.x_pitch, l.channels];
+    let mut inputs = vec![random.pixels(e.inputs[0], l.x, range(l.x), shape)];
+    if let Some(pitch) = l.residual_pitch {
+        let shape = [l.batch * oh * ow, pitch, l.filters_stored];
+        let dtype = l.residual.dtype;
+        inputs.push(random.pixels(e.inputs[1], dtype, range(dtype), shape));
+    }
+    // Rows are padded with zeros, and zeros follow the last.
+    let depth = l.kernel[0] * l.kernel[1] * l.channels;
+    let spread = (3.0 / depth as f32).sqrt();
+    let (dtype, low, high) = match l.x {
+        DType::F16 => (DType::F16, -spread, spread),
+        _ => (DType::I8, -127.9, 127.9),
+    };
+    let (pitch, size) = (l.weight_pitch(), dtype.size());
+    let mut weights = vec![0; e.constants[0]];
+    for row in 0..l.filters {
+        for k in 0..depth {
+            let element = random.element(dtype, low, high);
+            weights[(row * pitch + k) * size..][..size].copy_from_slice(element.bytes());
+        }
+    }
+    let exact = l.x != DType::F16;
+    let ends = match exact {
+        true => ends(random, e.constants[1], depth),
+        false => random.memory(e.constants[1], DType::F32, UNIT, 0..l.filters),
+    };
+    Memory {
+        inputs,
+        constants: vec![weights, ends],
+        outputs: vec![l.y.dtype],
+        tolerance: if exact { 0.0 } else { TOLERANCE_F16 },
+    }
+}
+
+/// Convolutions of integers in groups.
+pub(super) fn general_conv(random: &mut Random) -> Layer {
+    loop {
+        let w = Window::random(random, 7);
+        let groups = random.pick(&[1, 1, 2, 3, 4, 16]);
+        let (channels, filters) = match groups {
+            1 => (random.from_to(1, 90), random.from_to(1, 130)),
+            _ => (random.from_to(1, 40), random.from_to(1, 40)),
+        };
+        let channels = if random.once_in(2) { channels.next_multiple_of(4) } else { channels };
+        let filters_stored = (groups * filters).next_multiple_of(8);
+        if w.macs(channels * filters_stored) > MOST_WORK {
+            continue;
+        }
+        let x = integer(random);
+        let x_zero_point = match (random.once_in(2), x) {
+            (false, _) => 0,
+            (true, DType::U8) => random.from_to(1, 255) as i32,
+            (true, _) => random.from_to(0, 255) as i32 - 128,
+        };
+        let taps = w.kernel[0] * w.kernel[1];
+        let y = random.pick(&[DType::I8, DType::U8, DType::F16]);
+        let residual = random.pick(&[DType::I8, DType::U8, DType::F16]);
+        let pitch = |random: &mut Random, least: usize| {
+            least.next_multiple_of(16) + random.pick(&[0, 0, 16, 48])
+        };
+        return Layer::IntegerConv(IntegerConvLayer {
+            x,
+            x_zero_point,
+            batch: w.batch,
+            input: w.input,
+            output: w.output,
+            groups,
+            channels,
+            x_pitch: pitch(random, groups * channels),
+            filters,
+            filters_stored,
+            y_pitch: pitch(random, filters_stored),
+            weight_pitch: (taps * channels).next_multiple_of(16),
+            kernel: w.kernel,
+            strides: w.strides,
+            pads: [w.pads[0], w.pads[1]],
+            dilations: w.dilations,
+            residual_pitch: random.once_in(3).then(|| pitch(random, filters_stored)),
+            residual: numbers(random, residual, 1.0),
+            residual_last: random.once_in(4),
+            activation: activation(random),
+            y: numbers(random, y, 2.0),
+        });
+    }
+}
+
+pub(super) fn general_conv_memory(l: &IntegerConvLayer, e: Extents, random: &mut Random) -> Memory {
+    let shape = [l.batch * l.input[0] * l.input[1], l.x_pitch, l.groups * l.channels];
+    let mut inputs = vec![random.pixels(e.inputs[0], l.x, range(l.x), shape)];
+    if let Some(pitch) = l.residual_pitch {
+        let shape = [l.batch * l.output[0] * l.output[1], pitch, l.filters_stored];
+        let dtype = l.residual.dtype;
+        inputs.push(random.pixels(e.inputs[1], dtype, range(dtype), shape));
+    }
+    let depth = l.kernel[0] * l.kernel[1] * l.channels;
+    let filters = l.groups * l.filters;
+    let mut weights = vec![0; filters * l.weight_pitch];
+    let mut totals = Vec::new();
+    for row in weights.chunks_exact_mut(l.weight_pitch) {
+        let mut total = 0;
+        for w in &mut row[..depth] {
+            *w = random.bits() as u8;
+            total += i32::from(*w as i8);
+        }
+        totals.extend(total.to_le_bytes());
+    }
+    let mut constants = vec![weights, ends(random, e.constants[1], depth)];
+    if l.x_zero_point != 0 {
+        constants.push(totals);
+    }
+    Memory { inputs, constants, outputs: vec![l.y.dtype], tolerance: 0.0 }
+}
