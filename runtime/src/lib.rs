@@ -53,6 +53,7 @@ mod error;
 pub mod eval;
 pub mod exit;
 pub mod logging;
+mod machine;
 pub mod pipeline;
 mod pixels;
 pub mod process;
@@ -66,12 +67,15 @@ pub use detect::Detection;
 pub use device::{DeviceChoice, MemoryPath, TransferTimes};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
+pub use machine::Machine;
 pub use pipeline::{FrameResult, Pipeline, Summary};
 pub use tobiuo_capture as capture;
 pub use tobiuo_engine::manifest;
 /// Memory, streams and events of CUDA devices, for device pointers as inputs and outputs.
 #[cfg(feature = "cuda")]
 pub use tobiuo_gpu as gpu;
+/// The machine: modules, clocks, heat and power, the doctor's lines.
+pub use tobiuo_jetson as jetson;
 pub use tobiuo_tensor::{DType, Tensor, TensorView, TensorViewMut, ViewData, ViewDataMut, npy};
 
 impl From<capture::CaptureError> for Error {

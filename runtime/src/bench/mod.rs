@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tobiuo_engine::manifest::{Plan, Program};
+use tobiuo_jetson::{Readings, Root};
 use tobiuo_tensor::{DType, Tensor, TensorData};
 
+use crate::machine::Machine;
 use crate::stats::{Distribution, Percentiles};
 use crate::{ContextOptions, Engine, Error, ExecutionContext, process};
 
@@ -25,6 +27,8 @@ pub struct BenchOptions {
     pub context: ContextOptions,
     /// Measure the layers of a CUDA engine too, each alone, after the runs.
     pub layers: bool,
+    /// Whose files tell clocks, heat and power.
+    pub root: Root,
 }
 
 impl Default for BenchOptions {
@@ -35,6 +39,7 @@ impl Default for BenchOptions {
             warmup: 10,
             context: ContextOptions::default(),
             layers: false,
+            root: Root::default(),
         }
     }
 }
@@ -61,6 +66,8 @@ pub struct BenchReport {
     pub setup: Duration,
     /// The most memory that was resident at once, MiB.
     pub peak_rss_mib: Option<f64>,
+    /// Clocks, heat and power right after the runs, where the machine tells.
+    pub machine: Option<Machine>,
     /// Time of each layer; on a CUDA device only where it was asked for.
     pub layers: Vec<LayerTime>,
 }
@@ -132,6 +139,7 @@ pub fn bench(engine: &Engine, options: &BenchOptions) -> Result<BenchReport, Err
         context.run()?;
     }
     let iterations = options.iterations.max(1);
+    let before = Readings::read(&options.root);
     let mut runs = Distribution::new();
     let mut parts = [Distribution::new(), Distribution::new(), Distribution::new()];
     let nanoseconds = |t: Duration| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX);
@@ -153,6 +161,8 @@ pub fn bench(engine: &Engine, options: &BenchOptions) -> Result<BenchReport, Err
             }
         }
     }
+    // Before anything else: clocks fall soon when nothing runs.
+    let machine = Machine::since(&before, &options.root);
     layers.iter_mut().for_each(|sum| *sum = sum.div_f64(iterations as f64));
     let mut replays = Distribution::new();
     for time in context.replay_times(options.warmup as usize, iterations as usize)? {
@@ -179,6 +189,7 @@ pub fn bench(engine: &Engine, options: &BenchOptions) -> Result<BenchReport, Err
         replay: replays.summary(),
         setup,
         peak_rss_mib: process::peak_rss_mib(),
+        machine,
         layers,
     })
 }
@@ -224,7 +235,8 @@ impl BenchReport {
     /// The report as a document: `device`, `precision`, `batch`, `iterations`, `latency_us`
     /// {`min`, `mean`, `p50`, `p90`, `p95`, `p99`, `max`}, on a CUDA device `upload_us`,
     /// `compute_us`, `download_us` and `replay_us` with the same fields, `items_per_second`, `setup_ms`
-    /// (process start to first result), `peak_rss_mib`, and with `layers` also `layers`
+    /// (process start to first result), `peak_rss_mib`, where it is known `machine` (see
+    /// [`Machine`]), and with `layers` also `layers`
     /// [{`name`, `op`, `mean_us`, and on the CPU `shape`, on a CUDA device `family`, `tactic`,
     /// `built_us` (or null)}].
     pub fn to_json(&self, layers: bool) -> Value {
@@ -246,6 +258,9 @@ impl BenchReport {
         }
         if let Some(replay) = &self.replay {
             document["replay_us"] = replay.to_json();
+        }
+        if let Some(machine) = &self.machine {
+            document["machine"] = machine.to_json();
         }
         if layers {
             let us = |t: Duration| t.as_secs_f64() * 1e6;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::ValueExt;
+use tobiuo::jetson::Root;
 use tobiuo::{ContextOptions, DeviceChoice, Engine, Error, ErrorKind, MemoryPath};
 
 /// What was given on the command line, behind the command.
@@ -37,6 +38,8 @@ pub struct Args {
     pub timeline: Option<PathBuf>,
     pub images: Option<PathBuf>,
     pub annotations: Option<PathBuf>,
+    pub cache: Option<PathBuf>,
+    root: Option<PathBuf>,
     /// Long names of the options that were given.
     given: Vec<&'static str>,
 }
@@ -108,6 +111,8 @@ impl Args {
                 "output-dir" => a.output_dir = Some(p.value().map_err(usage)?.into()),
                 "timeline" => a.timeline = Some(p.value().map_err(usage)?.into()),
                 "images" => a.images = Some(p.value().map_err(usage)?.into()),
+                "cache" => a.cache = Some(p.value().map_err(usage)?.into()),
+                "root" => a.root = Some(p.value().map_err(usage)?.into()),
                 "annotations" => a.annotations = Some(p.value().map_err(usage)?.into()),
                 _ => {
                     let dashes = if short { "-" } else { "--" };
@@ -186,6 +191,11 @@ impl Args {
         options
     }
 
+    /// The file system that tells about the machine.
+    pub fn root(&self) -> Root {
+        self.root.clone().map_or_else(Root::default, Root::new)
+    }
+
     /// `--timeout` as a duration.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout.map(Duration::from_secs_f64)
@@ -193,7 +203,7 @@ impl Args {
 }
 
 /// All long options.
-const OPTIONS: [&str; 28] = [
+const OPTIONS: [&str; 30] = [
     "help",
     "quiet",
     "json",
@@ -222,6 +232,8 @@ const OPTIONS: [&str; 28] = [
     "timeline",
     "images",
     "annotations",
+    "cache",
+    "root",
 ];
 
 fn bad(name: &str, wanted: &str, given: &str) -> Error {

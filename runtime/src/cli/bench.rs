@@ -20,6 +20,7 @@ pub const COMMAND: Command = Command {
   --layers            also the time of each layer; on a GPU that of each launch alone
   -b, --batch N       items per run; 1
   --threads N         threads that the network computes on; all cores unless given
+  --root FOLDER       where /sys and /proc are that tell clocks, heat and power; /
   --timeline FILE     runs frames through the pipeline instead and notes what host threads and
                       device do when: Chrome trace JSON (chrome://tracing, Perfetto), or a
                       picture, FILE.svg
@@ -31,7 +32,10 @@ pub const COMMAND: Command = Command {
 };
 
 fn run(args: Args) -> Result<(), Error> {
-    args.only("bench", &["iterations", "warmup", "layers", "batch", "threads", "timeline"])?;
+    args.only(
+        "bench",
+        &["iterations", "warmup", "layers", "batch", "threads", "timeline", "root"],
+    )?;
     let (engine, rest) = args.engine("bench", if args.timeline.is_some() { 2 } else { 1 })?;
     if let Some(file) = &args.timeline {
         return timeline(&engine, &args, file, rest.first().map_or(FRAMES, String::as_str));
@@ -41,6 +45,7 @@ fn run(args: Args) -> Result<(), Error> {
     options.warmup = args.warmup.unwrap_or(options.warmup);
     options.context = args.context();
     options.layers = args.layers;
+    options.root = args.root();
     let report = bench(&engine, &options)?;
     if args.json {
         print_json(&report.to_json(args.layers))
@@ -105,6 +110,9 @@ fn table(r: &BenchReport, layers: bool) -> String {
     );
     if let Some(mib) = r.peak_rss_mib {
         let _ = writeln!(t, "peak RSS    {mib:.1} MiB");
+    }
+    if let Some(machine) = &r.machine {
+        let _ = writeln!(t, "machine     {machine}");
     }
     if layers {
         layer_table(&mut t, &r.layers);

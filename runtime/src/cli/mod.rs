@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod cameras;
+mod doctor;
 mod eval;
 mod infer;
 mod inspect;
@@ -28,13 +29,14 @@ struct Command {
     run: fn(Args) -> Result<(), Error>,
 }
 
-const COMMANDS: [Command; 6] = [
+const COMMANDS: [Command; 7] = [
     run::COMMAND,
     infer::COMMAND,
     bench::COMMAND,
     inspect::COMMAND,
     eval::COMMAND,
     cameras::COMMAND,
+    doctor::COMMAND,
 ];
 
 const COMMON_OPTIONS: &str = "

@@ -1,6 +1,7 @@
 use tobiuo::capture::SourceConfig;
+use tobiuo::jetson::Readings;
 use tobiuo::sink::{self, JsonLines, TextLines};
-use tobiuo::{Error, Pipeline, process};
+use tobiuo::{Error, Machine, Pipeline, process};
 
 use super::args::Args;
 use super::{Command, print, say};
@@ -23,6 +24,7 @@ pub const COMMAND: Command = Command {
   --width W --height H --rate R   what is asked of a camera
   --timeout S       how long a camera may be silent before it is opened again; 5 s
   --threads N       threads that the network computes on; all cores unless given
+  --root FOLDER     where /sys and /proc are that tell clocks, heat and power; /
 ",
     device: true,
     run,
@@ -44,6 +46,7 @@ fn run(args: Args) -> Result<(), Error> {
             "rate",
             "timeout",
             "threads",
+            "root",
         ],
     )?;
     let stop = process::stop_on_signals()?;
@@ -84,15 +87,25 @@ fn run(args: Args) -> Result<(), Error> {
     for output in &outputs {
         builder = builder.sink(sink::open(output)?);
     }
+    let root = args.root();
+    let before = Readings::read(&root);
     let mut pipeline = builder.start()?;
     let outcome = pipeline.run(|_| Ok(()));
     // What was measured is said also when the source failed in the middle.
     let summary = pipeline.summary();
+    let machine = Machine::since(&before, &root);
     if args.json && outcome.is_ok() {
-        print(&format!("{}\n", serde_json::json!({ "summary": summary.to_json() })))?;
+        let mut document = summary.to_json();
+        if let Some(machine) = &machine {
+            document["machine"] = machine.to_json();
+        }
+        print(&format!("{}\n", serde_json::json!({ "summary": document })))?;
     }
     if !args.quiet && !outcome.as_ref().is_err_and(Error::is_broken_pipe) {
         say(&summary.to_string());
+        if let Some(machine) = &machine {
+            say(&format!("machine: {machine}"));
+        }
         for output in pipeline.outputs() {
             say(&format!("wrote {output}"));
         }
