@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from ..dump import Dump, DumpError, constant
-from .layers import BUILT_IN, Call
+from .layers import BUILT_IN, OF_SHAPE_ONLY, Call
 
 DumpFunction = Callable[["TorchDumper", fx.Node, Dict[str, Any]], Tuple[Any, Any]]
 
@@ -146,7 +146,7 @@ class TorchDumper:
     def add_layer(self, params: Dict[str, Any], weights: Any = None) -> None:
         """Adds a layer."""
         sources = params.get("sources", [params["source"]] if "source" in params else [])
-        params["rank"] = 1 + max([self._ranks.get(s, -1) for s in sources], default=-1)
+        params["rank"] = 1 + max([-1, *(self._ranks.get(s, -1) for s in sources)])
         for tensor in params["output_names"]:
             self._ranks[tensor] = params["rank"]
         self._layers.append((params, weights))
@@ -192,9 +192,17 @@ class TorchDumper:
             self._dump.add_input(name, example.shape[1:], _numpy(example))
 
     def _node(self, node: fx.Node) -> None:
-        self._varying[node] = any(self._varying[n] for n in node.all_input_nodes)
+        kind = _op_name(node.target)
+        inputs = () if kind in OF_SHAPE_ONLY else node.all_input_nodes
+        self._varying[node] = any(self._varying[n] for n in inputs)
         if self.verbose or not self._varying[node]:
-            get = self._values.__getitem__
+
+            def get(n: fx.Node) -> Any:
+                if n in self._values:
+                    return self._values[n]
+                value = n.meta["val"]
+                return torch.zeros(value.shape, dtype=value.dtype)
+
             with torch.no_grad():
                 self._values[node] = node.target(
                     *fx.node.map_arg(node.args, get), **fx.node.map_arg(node.kwargs, get)
@@ -209,7 +217,6 @@ class TorchDumper:
         path = module[-1][0] if module else ""
         name = node.name.replace("_native_batch_norm_legit_no_training", "batch_norm")
         name = f"{path}/{name}" if path else name
-        kind = _op_name(node.target)
         before = len(self._layers)
         if kind in self._functions:
             value = node.meta["val"]
@@ -303,7 +310,7 @@ def _op_name(op: Any) -> str:
     """``namespace::name`` of an operator."""
     if isinstance(op, str):
         return op.split(".")[0]
-    if hasattr(op, "_schema"):
+    if hasattr(getattr(op, "_schema", None), "name"):
         return op._schema.name
     name = getattr(op, "_qualified_op_name", None) or getattr(op, "_qualname", None)
     return name or getattr(op, "__name__", str(op))

@@ -404,6 +404,16 @@ def comparison(kind: str) -> Callable[[Call], Any]:
     return dump
 
 
+def logical(kind: str) -> Callable[[Call], Any]:
+    def dump(c: Call) -> Any:
+        nodes = [c.x] if kind == "not" else c.node.args[:2]
+        if any(str(n.meta["val"].dtype) != "torch.bool" for n in nodes if hasattr(n, "meta")):
+            raise DumpError("of bits; only truth values are supported")
+        return c.op({"unary": "not"} if kind == "not" else _binary(kind), *operands(c, *nodes))
+
+    return dump
+
+
 def power(c: Call) -> Any:
     exponent = c["exponent"]
     if exponent == 2:
@@ -691,6 +701,11 @@ def _aten(table: Dict[str, Any]) -> Dict[str, Any]:
     return {f"aten::{name}": f for names, f in table.items() for name in names.split()}
 
 
+# Operators whose result depends on the shape of what they are given, not on its values.
+OF_SHAPE_ONLY = set(_aten({
+    "zeros_like ones_like full_like new_zeros new_ones new_full new_empty empty_like": None,
+}))
+
 BUILT_IN = _aten({
     "conv1d": conv1d,
     "conv2d": conv2d,
@@ -735,9 +750,10 @@ BUILT_IN = _aten({
     "le": comparison("less_or_equal"),
     "gt": comparison("greater"),
     "ge": comparison("greater_or_equal"),
-    "logical_and": comparison("and"),
-    "logical_or": comparison("or"),
-    "logical_not": lambda c: c.op({"unary": "not"}, c.source()),
+    "logical_and bitwise_and __and__": logical("and"),
+    "logical_or bitwise_or __or__": logical("or"),
+    "logical_xor bitwise_xor __xor__": logical("xor"),
+    "logical_not bitwise_not": logical("not"),
     "where": where,
     "exp": layer("Unary", operation="exp"),
     "log": layer("Unary", operation="log"),
