@@ -198,6 +198,18 @@ impl<'c, 'a> Context<'c, 'a> {
         self.importer.graph.add_constant(&name, tensor)
     }
 
+    /// Counts elements of a constant that is about to be made up against what folding may make:
+    /// a file may claim any shape.
+    pub fn make_up(&mut self, elements: usize) -> Res<()> {
+        match self.importer.fold_budget.checked_sub(elements) {
+            Some(left) => {
+                self.importer.fold_budget = left;
+                Ok(())
+            }
+            None => unsupported(format!("it needs a constant of {elements} elements"), ""),
+        }
+    }
+
     /// A constant f32 of no axes.
     pub fn scalar(&mut self, value: f32) -> ValueId {
         self.add_constant(Tensor::f32(Vec::new(), vec![value]))

@@ -1,4 +1,4 @@
-//! ONNX models, opset 7 to 28.
+//! ONNX models, opset 6 to 28.
 //!
 //! The file is decoded in place ([`proto`] over [`wire`]), shapes are made static
 //! ([`inputs`]), nodes are taken in topological order ([`order`]) and translated one by one
@@ -29,7 +29,7 @@ use crate::task;
 
 /// Opsets whose semantics are implemented. Behind 22 they differ in element types and in
 /// attributes; one that is not known is reported with its node.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
+const OPSETS: std::ops::RangeInclusive<i64> = 6..=28;
 
 /// What an import gives besides errors of the file as a whole.
 struct Imported {

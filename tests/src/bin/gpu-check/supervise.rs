@@ -4,11 +4,11 @@
 //! the candidate is a failure, and a fresh worker goes on with the next one.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
+
+use conformance::worker::Worker;
 
 use crate::report::{Failure, Report};
 use crate::unit::Unit;
@@ -18,41 +18,6 @@ use crate::worker::Event;
 const CANDIDATE_LIMIT: Duration = Duration::from_secs(90);
 /// A layer whose reference takes longer is a mistake.
 const REFERENCE_LIMIT: Duration = Duration::from_secs(400);
-
-struct Worker {
-    child: Child,
-    stdin: ChildStdin,
-    lines: Receiver<String>,
-}
-
-impl Worker {
-    fn start(device: usize) -> std::io::Result<Worker> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["--worker", "--device", &device.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdin = child.stdin.take().expect("stdin is a pipe");
-        let stdout = child.stdout.take().expect("stdout is a pipe");
-        let (send, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Worker { child, stdin, lines })
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // It may be hanging in a kernel; whether it had ended already does not matter.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// How a unit's processing ended.
 enum End {
@@ -126,15 +91,13 @@ fn one(
     }
     let worker = match worker {
         Some(worker) => worker,
-        None => match Worker::start(device) {
+        None => match Worker::start(["--worker", "--device", &device.to_string()]) {
             Ok(started) => worker.insert(started),
             Err(e) => return End::GivenUp(format!("no worker process could be started: {e}")),
         },
     };
-    let mut line = serde_json::to_vec(unit).expect("units are plain data");
-    line.push(b'\n');
-    let sent = worker.stdin.write_all(&line).and_then(|()| worker.stdin.flush());
-    if let Err(e) = sent {
+    let line = serde_json::to_string(unit).expect("units are plain data");
+    if let Err(e) = worker.send(&line) {
         return End::GivenUp(format!("the worker process ended: {e}"));
     }
     let mut at: Option<(usize, usize, String)> = None;
@@ -143,7 +106,7 @@ fn one(
         let limit = if at.is_some() { CANDIDATE_LIMIT } else { REFERENCE_LIMIT };
         let until = (Instant::now() + limit).min(deadline);
         let wait = until.saturating_duration_since(Instant::now());
-        let text = match worker.lines.recv_timeout(wait) {
+        let text = match worker.line(wait) {
             Ok(text) => text,
             Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => return End::TimeUp,
             Err(RecvTimeoutError::Disconnected) if broken => return End::Broken,

@@ -40,10 +40,16 @@ pub fn leaky_relu(c: &mut Context<'_, '_>) -> Res<Outputs> {
     simple(c, Activation::LeakyRelu { alpha })
 }
 
-/// PRelu.
+/// PRelu. Up to opset 6 the slopes are one number, or one for each channel.
 pub fn prelu(c: &mut Context<'_, '_>) -> Res<Outputs> {
     c.expect_inputs(2, 2)?;
-    let inputs = c.all_inputs()?;
+    let mut inputs = c.all_inputs()?;
+    let (x, slopes) = (c.shape(inputs[0]), c.shape(inputs[1]));
+    if c.opset < 7 && slopes.len() == 1 && slopes[0] != 1 && x.len() > 2 {
+        let mut beside = vec![1; x.len() - 1];
+        beside[0] = slopes[0];
+        inputs[1] = c.reshape(inputs[1], beside)?;
+    }
     let y = c.emit(Op::PRelu, &inputs)?;
     one(y)
 }

@@ -56,9 +56,58 @@ pub fn is_nan(c: &mut Context<'_, '_>) -> Res<Outputs> {
     one(y)
 }
 
+/// IsInf: of one sign or both.
+pub fn is_inf(c: &mut Context<'_, '_>) -> Res<Outputs> {
+    c.expect_inputs(1, 1)?;
+    let mut x = c.input(0)?;
+    let positive = c.attributes.flag("detect_positive", true)?;
+    let negative = c.attributes.flag("detect_negative", true)?;
+    if positive && negative {
+        x = c.emit(Op::Unary(Unary::Abs), &[x])?;
+    }
+    // Equal to not-a-number is nothing.
+    let which = match (positive, negative) {
+        (true, _) => f32::INFINITY,
+        (false, true) => f32::NEG_INFINITY,
+        (false, false) => f32::NAN,
+    };
+    let which = c.scalar(which);
+    let y = emit_binary(c, Binary::Equal, x, which)?;
+    one(y)
+}
+
+/// The operands of a function of two tensors. Up to opset 6 the second is only broadcast where
+/// the node says so, its axes beside those of the first from `axis` on.
+fn two(c: &mut Context<'_, '_>) -> Res<(ValueId, ValueId)> {
+    c.expect_inputs(2, 2)?;
+    let (a, b) = (c.input(0)?, c.input(1)?);
+    if c.opset >= 7 {
+        return Ok((a, b));
+    }
+    let (sa, sb) = (c.shape(a), c.shape(b));
+    let axis = c.attributes.int("axis")?;
+    if !c.attributes.flag("broadcast", false)? {
+        if sa != sb {
+            return invalid(format!("operands {sa:?} and {sb:?} differ, broadcast is not set"));
+        }
+        return Ok((a, b));
+    }
+    let axis = match axis {
+        Some(axis) => c.axis(axis, sa.len())?,
+        None => sa.len().saturating_sub(sb.len()),
+    };
+    if axis + sb.len() > sa.len() {
+        return invalid(format!("operand {sb:?} does not fit {sa:?} from axis {axis} on"));
+    }
+    let mut shape = sb;
+    shape.resize(sa.len() - axis, 1);
+    let b = c.reshape(b, shape)?;
+    Ok((a, b))
+}
+
 /// Functions of two tensors that are one op, broadcast as in numpy (opset 7 on).
 pub fn binary(c: &mut Context<'_, '_>) -> Res<Outputs> {
-    c.expect_inputs(2, 2)?;
+    let (a, b) = two(c)?;
     let kind = match c.node.op_type {
         "Add" => Binary::Add,
         "Sub" => Binary::Sub,
@@ -74,14 +123,13 @@ pub fn binary(c: &mut Context<'_, '_>) -> Res<Outputs> {
         "Xor" => Binary::Xor,
         other => return unsupported(format!("the function {other}"), ""),
     };
-    let y = emit_binary(c, kind, c.input(0)?, c.input(1)?)?;
+    let y = emit_binary(c, kind, a, b)?;
     one(y)
 }
 
 /// Pow: the exponent may have another type (opset 12); the result has the base's.
 pub fn pow(c: &mut Context<'_, '_>) -> Res<Outputs> {
-    c.expect_inputs(2, 2)?;
-    let (mut base, mut exponent) = (c.input(0)?, c.input(1)?);
+    let (mut base, mut exponent) = two(c)?;
     let (to, from) = (c.dtype(base), c.dtype(exponent));
     if from.is_float() && !to.is_float() {
         // An integer to a fractional power, rounded towards zero.
@@ -218,8 +266,11 @@ pub fn dropout(c: &mut Context<'_, '_>) -> Res<Outputs> {
     c.attributes.ignore("ratio");
     c.attributes.ignore("seed");
     c.expect_inputs(1, if c.opset >= 12 { 3 } else { 1 })?;
-    let training = c.number(2, "training_mode")?;
-    if training.is_some_and(|t| t != 0.0) {
+    let training = match c.opset {
+        ..7 => !c.attributes.flag("is_test", false)?,
+        _ => c.number(2, "training_mode")?.is_some_and(|t| t != 0.0),
+    };
+    if training {
         return unsupported("training mode is not supported", "export the model in inference mode");
     }
     let x = c.input(0)?;

@@ -10,6 +10,10 @@ use crate::graph::ValueId;
 
 fn emit_gemm(c: &mut Context<'_, '_>, activation: Option<Activation>) -> Res<Outputs> {
     c.expect_inputs(2, 3)?;
+    if c.opset < 7 {
+        // Whether c may be broadcast; from opset 7 on it always may.
+        c.attributes.ignore("broadcast");
+    }
     let op = Op::Gemm(Gemm {
         trans_a: c.attributes.flag("transA", false)?,
         trans_b: c.attributes.flag("transB", false)?,

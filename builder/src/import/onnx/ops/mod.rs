@@ -13,6 +13,7 @@ mod linear;
 mod movement;
 mod normalization;
 mod pad;
+mod places;
 mod pool;
 mod reduce;
 mod resize;
@@ -106,6 +107,7 @@ fn standard(op: &str) -> Option<Translator> {
         "AveragePool" => pool::average_pool,
         "GlobalMaxPool" => pool::global_max_pool,
         "GlobalAveragePool" => pool::global_average_pool,
+        "LpPool" => pool::lp_pool,
         "GlobalLpPool" => pool::global_lp_pool,
 
         "BatchNormalization" => normalization::batch,
@@ -150,6 +152,7 @@ fn standard(op: &str) -> Option<Translator> {
         "Mod" => arithmetic::modulo,
         "Min" | "Max" | "Sum" | "Mean" => arithmetic::variadic,
         "IsNaN" => arithmetic::is_nan,
+        "IsInf" => arithmetic::is_inf,
         "Where" => arithmetic::select,
         "Cast" => arithmetic::cast,
         "CastLike" => arithmetic::cast_like,
@@ -160,11 +163,18 @@ fn standard(op: &str) -> Option<Translator> {
         | "ReduceL2" | "ReduceSumSquare" | "ReduceLogSum" | "ReduceLogSumExp" => reduce::reduce,
         "ArgMax" | "ArgMin" => reduce::arg_reduce,
         "TopK" => reduce::top_k,
+        "CumSum" => reduce::cum_sum,
+        "Hardmax" => reduce::hardmax,
 
         "Concat" => index::concat,
         "Split" => index::split,
         "Slice" => index::slice,
         "Gather" => index::gather,
+        "GatherElements" => places::gather_elements,
+        "GatherND" => places::gather_nd,
+        "ScatterElements" | "Scatter" => places::scatter_elements,
+        "ScatterND" => places::scatter_nd,
+        "OneHot" => places::one_hot,
 
         "Reshape" => movement::reshape,
         "Flatten" => movement::flatten,

@@ -14,7 +14,11 @@ use crate::graph::ValueId;
 pub fn batch(c: &mut Context<'_, '_>) -> Res<Outputs> {
     c.expect_inputs(5, 5)?;
     c.attributes.ignore("momentum");
-    if c.attributes.flag("training_mode", false)? {
+    let training = match c.opset {
+        ..7 => !c.attributes.flag("is_test", false)?,
+        _ => c.attributes.flag("training_mode", false)?,
+    };
+    if training {
         return unsupported("training mode is not supported", "export the model in inference mode");
     }
     if !c.attributes.flag("spatial", true)? {

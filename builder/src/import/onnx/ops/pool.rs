@@ -1,10 +1,11 @@
-//! MaxPool, AveragePool and the global pools.
+//! MaxPool, AveragePool, LpPool and the global pools.
 
-use tobiuo_ops::{Op, Pool, PoolKind, Reduce};
-use tobiuo_tensor::DType;
+use tobiuo_ops::{Binary, Conv, Op, Pool, PoolKind, Reduce, Unary};
+use tobiuo_tensor::{DType, Tensor};
 
 use super::super::context::{Context, Outputs};
 use super::super::stop::{Res, invalid, unsupported};
+use super::arithmetic::emit_binary;
 use super::one;
 use super::window::{AutoPad, Window};
 
@@ -53,6 +54,57 @@ pub fn max_pool(c: &mut Context<'_, '_>) -> Res<Outputs> {
 pub fn average_pool(c: &mut Context<'_, '_>) -> Res<Outputs> {
     let count_include_pad = c.attributes.flag("count_include_pad", false)?;
     pool(c, PoolKind::Average { count_include_pad })
+}
+
+/// LpPool: the sums of the windows are a convolution with ones.
+pub fn lp_pool(c: &mut Context<'_, '_>) -> Res<Outputs> {
+    c.expect_inputs(1, 1)?;
+    let x = c.input(0)?;
+    let shape = c.shape(x);
+    if shape.len() > 4 {
+        return unsupported(
+            format!("pooling over {} spatial axes", shape.len() - 2),
+            "1 or 2 spatial axes are supported",
+        );
+    }
+    if c.attributes.flag("ceil_mode", false)? {
+        return unsupported("ceil_mode is set", "");
+    }
+    let p = c.attributes.int_or("p", 2)?;
+    if p < 1 {
+        return invalid(format!("p is {p}, it must be at least 1"));
+    }
+    let mut window = Window::read(c, &shape, None)?;
+    window.resolve(&shape)?;
+    let mut y = c.emit(Op::Unary(Unary::Abs), &[x])?;
+    let (power, root) = (c.scalar(p as f32), c.scalar(1.0 / p as f32));
+    if p == 2 {
+        y = emit_binary(c, Binary::Mul, y, y)?;
+    } else if p != 1 {
+        y = emit_binary(c, Binary::Pow, y, power)?;
+    }
+    let channels = shape[1];
+    let taps = window.kernel.iter().fold(channels, |n, &k| n.saturating_mul(k));
+    c.make_up(taps)?;
+    let ones = [&[channels, 1], window.kernel.as_slice()].concat();
+    let ones = c.add_constant(Tensor::f32(ones, vec![1.0; taps]));
+    let zeros = c.add_constant(Tensor::f32([channels], vec![0.0; channels]));
+    let sums = Op::Conv(Conv {
+        kernel: window.kernel,
+        strides: window.strides,
+        pads: window.pads,
+        dilations: window.dilations,
+        groups: channels,
+        activation: None,
+        residual: false,
+    });
+    y = c.emit(sums, &[y, ones, zeros])?;
+    if p == 2 {
+        y = c.emit(Op::Unary(Unary::Sqrt), &[y])?;
+    } else if p != 1 {
+        y = emit_binary(c, Binary::Pow, y, root)?;
+    }
+    one(y)
 }
 
 fn global(c: &mut Context<'_, '_>, kind: Reduce) -> Res<Outputs> {
