@@ -4,8 +4,12 @@
 //! stay here: behind this module there is only [`tobiuo_ops::Op`].
 
 mod error;
+mod folder;
 mod onnx;
+mod order;
+mod report;
 mod sniff;
+mod stop;
 
 use std::fs;
 use std::path::Path;

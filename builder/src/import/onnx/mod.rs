@@ -12,7 +12,6 @@ mod inputs;
 mod ops;
 mod order;
 mod proto;
-mod stop;
 mod tensor;
 mod wire;
 
@@ -24,7 +23,7 @@ use stop::Stop;
 use wire::{Budget, Message};
 
 use crate::graph::Graph;
-use crate::import::{CheckReport, ImportError, ImportOptions, NodeStatus};
+use crate::import::{CheckReport, ImportError, ImportOptions, report, stop};
 use crate::task;
 
 /// Opsets whose semantics are implemented. Behind 22 they differ in element types and in
@@ -63,30 +62,7 @@ pub fn check(
     options: &ImportOptions,
 ) -> Result<CheckReport, ImportError> {
     let done = run(bytes, path, options)?;
-    let mut report = CheckReport {
-        model: done.graph.metadata.model.clone(),
-        producer: done.graph.metadata.producer.clone(),
-        supported: done.reports.iter().all(|r| r.status == NodeStatus::Supported),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        operators: Default::default(),
-        nodes: done.reports,
-        notes: done.notes,
-    };
-    for &id in &done.graph.inputs {
-        report.inputs.push(format!("{}: {}", done.graph.value(id).name, done.graph.fact(id)));
-    }
-    for (name, id) in &done.graph.outputs {
-        report.outputs.push(format!("{name}: {}", done.graph.fact(*id)));
-    }
-    for node in &report.nodes {
-        let dot = if node.domain.is_empty() { "" } else { "." };
-        let op = format!("{}{dot}{}", node.domain, node.op_type);
-        let count = report.operators.entry(op).or_default();
-        count.total += 1;
-        count.supported += usize::from(node.status == NodeStatus::Supported);
-    }
-    Ok(report)
+    Ok(report::of(&done.graph, done.reports, done.notes))
 }
 
 fn run(bytes: &[u8], path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {

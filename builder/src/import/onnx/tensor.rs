@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Component, Path};
+use std::path::Path;
 
 use tobiuo_tensor::{DType, Tensor, TensorData, checked_numel, f16};
 
 use super::proto::{TensorProto, type_name};
 use super::stop::{Res, invalid, unsupported};
+use crate::import::folder;
 
 pub use tobiuo_ops::MAX_RANK;
 
@@ -149,28 +150,12 @@ fn external(t: &TensorProto<'_>, folder: &Path, want: usize) -> Res<Vec<u8>> {
     let Some(location) = get("location").filter(|l| !l.is_empty()) else {
         return invalid("external_data has no location");
     };
-    let inside = Path::new(location)
-        .components()
-        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    if !inside || location.contains('\0') {
-        return invalid(format!("external data '{location}' lies outside the model's folder"));
-    }
     let place = |what: String| format!("external data '{location}': {what}");
-    let path = folder.join(location);
-    let real = folder.canonicalize().and_then(|f| path.canonicalize().map(|p| (f, p)));
-    let (real_folder, real_path) = match real {
-        Ok(pair) => pair,
-        Err(e) => return invalid(place(e.to_string())),
+    let (path, length) = match folder::file_in(folder, location) {
+        Ok(found) => found,
+        Err(why) => return invalid(place(why)),
     };
-    if !real_path.starts_with(&real_folder) {
-        return invalid(place("a link that leads out of the model's folder".into()));
-    }
     let offset = number("offset")?.unwrap_or(0);
-    let length = match std::fs::metadata(&real_path) {
-        Ok(m) if m.is_file() => m.len(),
-        Ok(_) => return invalid(place("not a regular file".into())),
-        Err(e) => return invalid(place(e.to_string())),
-    };
     let claimed = number("length")?.unwrap_or(want as u64);
     if claimed != want as u64 {
         return invalid(place(format!(
@@ -185,7 +170,7 @@ fn external(t: &TensorProto<'_>, folder: &Path, want: usize) -> Res<Vec<u8>> {
         )));
     }
     let mut bytes = vec![0; want];
-    let read = File::open(&real_path).and_then(|mut f| {
+    let read = File::open(&path).and_then(|mut f| {
         f.seek(SeekFrom::Start(offset))?;
         f.read_exact(&mut bytes)
     });
