@@ -112,6 +112,11 @@ fn check_paths(model: &Path, engine: &Path) -> Result<(), BuildError> {
     if fs::canonicalize(engine).is_ok_and(|real| real == real_model) {
         return usage(format!("{}: this would overwrite the model", engine.display()));
     }
+    let of_dump = engine.extension().is_some_and(|e| e == "weights" || e == "tensor")
+        || engine.file_name().is_some_and(|n| n == "model.json");
+    if of_dump && real_model.is_dir() && engine.exists() {
+        return usage(format!("{}: this would overwrite a part of a dump", engine.display()));
+    }
     let folder = match engine.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),

@@ -3,43 +3,21 @@
 
 #[allow(dead_code)]
 mod common;
+#[path = "common/lowered.rs"]
+mod lowered;
 
 use std::path::Path;
 
-use tobiuo_builder::cuda::{interpret, lower};
-use tobiuo_builder::graph::Graph;
-use tobiuo_builder::passes;
 use tobiuo_engine::Precision;
 use tobiuo_tensor::Tensor;
-
-fn run(
-    graph: Graph,
-    given: &[(&str, &Tensor)],
-    precision: Precision,
-    optimised: bool,
-) -> Result<Vec<Tensor>, String> {
-    let graph = if optimised { optimise(graph)? } else { graph };
-    let lowering = lower::lower(&graph, precision).map_err(|e| e.to_string())?;
-    let value = |id| {
-        let name = &graph.value(id).name;
-        given.iter().find(|(n, _)| n == name).expect("an input that is given").1
-    };
-    let inputs: Vec<&Tensor> = graph.inputs.iter().map(|&id| value(id)).collect();
-    interpret::tensors(&graph, &lowering, &inputs).map_err(|e| e.to_string())
-}
-
-fn optimise(graph: Graph) -> Result<Graph, String> {
-    let options = passes::PassOptions::default();
-    let done = passes::optimise(graph, &options, &mut |_| {}).map_err(|e| e.to_string())?;
-    Ok(done.0)
-}
 
 fn all(precision: Precision, optimised: bool, limit: f64) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/onnx");
     let cases = common::cases(&folder);
     let mut failures = Vec::new();
     for case in &cases {
-        let by = |graph, given: &[(&str, &Tensor)]| run(graph, given, precision, optimised);
+        let by =
+            |graph, given: &[(&str, &Tensor)]| lowered::run(graph, given, precision, optimised);
         if let Err(reason) = common::run_by(case, limit, by) {
             failures.push(format!("{}: {reason}", case.file_name().unwrap().display()));
         }

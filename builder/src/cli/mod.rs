@@ -42,7 +42,8 @@ device, 7 accuracy gate, 8 memory limit, 9 model not supported, 1 anything else
 const HELP_BUILD: &str = "\
 usage: tobiuo-builder build MODEL -o ENGINE [options]
 
-  -i, --model MODEL          the model (ONNX); as the first argument, too
+  -i, --model MODEL          the model: an ONNX file, or the folder of a chainer-trt dump (with its
+                             model.json); as the first argument, too
   -o, --output ENGINE        the engine to write
       --device D             the device to build for:
                                auto     the first GPU, the CPU where there is none (default)
@@ -90,7 +91,8 @@ reports:
 
   -g, --gpu N                the same as --device cuda:N
 
--i, -o, -m, -g, -b, -w are chainer-trt's flags. NVRTC, which compiles kernels, is looked for by
+-i, -o, -m, -g, -b, -w are chainer-trt's flags: a command line of tensorrt_builder works without
+the word 'build', too, with --dir for the dump and --model for the engine. NVRTC, which compiles kernels, is looked for by
 the dynamic linker, in CUDA's folders and in Python's packages; TOBIUO_NVRTC names it.
 ";
 
@@ -169,7 +171,19 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     ExitCode::from(status)
 }
 
+/// True for a command line of chainer-trt's tensorrt_builder, which has no commands.
+fn is_tensorrt_builder(arguments: &[OsString]) -> bool {
+    let first = arguments.first().and_then(|a| a.to_str()).unwrap_or("");
+    let long = ["dir", "model", "mode", "gpu", "max-batch", "workspace"];
+    let name = first.strip_prefix("--").and_then(|f| f.split('=').next());
+    name.is_some_and(|name| long.contains(&name))
+        || ["-i", "-o", "-m", "-g", "-b", "-w"].iter().any(|f| first.starts_with(f))
+}
+
 fn command(arguments: Vec<OsString>) -> Result<(), Stop> {
+    if is_tensorrt_builder(&arguments) {
+        return build_command(lexopt::Parser::from_args(arguments));
+    }
     let mut parser = lexopt::Parser::from_args(arguments);
     let name = match parser.next()? {
         None => {
@@ -224,12 +238,14 @@ fn emit(document: &impl Serialize) -> Result<(), Stop> {
 fn build_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
     let mut options = BuildOptions::default();
     let (mut model, mut output): (Option<PathBuf>, Option<PathBuf>) = (None, None);
+    let (mut dir, mut named): (Option<PathBuf>, Option<PathBuf>) = (None, None);
     let (mut json, mut quiet, mut cache) = (false, false, true);
     options.device = DeviceChoice::Auto;
     while let Some(arg) = parser.next()? {
         match arg {
             Value(v) if model.is_none() => model = Some(v.into()),
-            Short('i') | Long("model") | Long("dir") => model = Some(parser.value()?.into()),
+            Short('i') | Long("dir") => dir = Some(parser.value()?.into()),
+            Long("model") => named = Some(parser.value()?.into()),
             Short('o') | Long("output") => output = Some(parser.value()?.into()),
             Long("no-cache") => cache = false,
             Long("json") => json = true,
@@ -241,6 +257,11 @@ fn build_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
             }
         }
     }
+    // chainer-trt's --model is what is written, beside --dir.
+    if dir.is_some() && output.is_none() {
+        output = named.take();
+    }
+    let model = dir.or(named).or(model);
     let model = model.ok_or_else(|| Stop::Args("build: no model is named".into()))?;
     let output =
         output.ok_or_else(|| Stop::Args("build: no engine is named; -o ENGINE names it".into()))?;
@@ -320,8 +341,8 @@ fn verify_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
         return Err(Stop::Args("verify: an engine and a model are wanted".into()));
     };
     // Either order: an engine says what it is, a damaged one at least what it is not.
-    let onnx = |path: &PathBuf| path.extension().is_some_and(|e| e == "onnx");
-    let swapped = !is_engine(first)? && (is_engine(second)? || onnx(first));
+    let model = |p: &PathBuf| p.extension().is_some_and(|e| e == "onnx") || p.is_dir();
+    let swapped = !is_engine(first)? && (is_engine(second)? || model(first));
     let (engine, model) = if swapped { (second, first) } else { (first, second) };
     if options.samples == 0 || options.tolerance.is_some_and(|t| t.is_nan() || t < 0.0) {
         return Err(Stop::Args("verify: --samples from 1 and --tolerance from 0 on".into()));

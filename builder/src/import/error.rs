@@ -15,14 +15,14 @@ pub enum ImportError {
         /// The system's reason.
         error: std::io::Error,
     },
-    /// The file is no ONNX model.
+    /// The file is no model of a known format.
     NotAModel {
         /// The file.
         path: PathBuf,
         /// Why, and what it looks like.
         reason: String,
     },
-    /// The file is an ONNX model, but damaged or against the standard.
+    /// The file is a model, but damaged or against its format.
     Malformed {
         /// The file.
         path: PathBuf,
@@ -73,7 +73,7 @@ pub struct UnsupportedNode {
     pub name: String,
     /// Operator.
     pub op_type: String,
-    /// Operator domain; empty for ONNX's own.
+    /// Operator domain; empty for the format's own.
     pub domain: String,
     /// Attributes as text.
     pub attributes: BTreeMap<String, String>,
@@ -94,7 +94,7 @@ pub struct NodeReport {
     pub name: String,
     /// Operator.
     pub op_type: String,
-    /// Operator domain; empty for ONNX's own.
+    /// Operator domain; empty for the format's own.
     pub domain: String,
     /// Supported or why not.
     pub status: NodeStatus,
@@ -162,10 +162,10 @@ impl fmt::Display for ImportError {
         match self {
             ImportError::Io { path, error } => write!(f, "{}: {error}", path.display()),
             ImportError::NotAModel { path, reason } => {
-                write!(f, "{}: not an ONNX model: {reason}", path.display())
+                write!(f, "{}: not an ONNX model or dump: {reason}", path.display())
             }
             ImportError::Malformed { path, reason } => {
-                write!(f, "{}: damaged or invalid ONNX model: {reason}", path.display())
+                write!(f, "{}: damaged or invalid model: {reason}", path.display())
             }
             ImportError::UnsupportedModel { path, reason } => {
                 write!(f, "{}: {reason}", path.display())

@@ -7,8 +7,7 @@ use std::path::{Component, Path, PathBuf};
 /// not read: the model comes from somewhere, so a name may not lead out of the folder, neither
 /// by itself nor through a link.
 pub fn file_in(folder: &Path, name: &str) -> Result<(PathBuf, u64), String> {
-    let inside =
-        |c: Component<'_>| matches!(c, Component::Normal(_) | Component::CurDir);
+    let inside = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::CurDir);
     if name.is_empty() || name.contains('\0') || !Path::new(name).components().all(inside) {
         return Err("it lies outside the model's folder".into());
     }

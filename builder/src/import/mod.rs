@@ -1,8 +1,10 @@
 //! Importers: a model's file becomes a [`Graph`].
 //!
-//! Which importer reads a file is decided by its content. The names of the model's format
+//! Which importer reads a file is decided by its content; a folder with a `model.json` is a
+//! chainer-trt dump. The names of the model's format
 //! stay here: behind this module there is only [`tobiuo_ops::Op`].
 
+mod chainer;
 mod error;
 mod folder;
 mod onnx;
@@ -12,7 +14,7 @@ mod sniff;
 mod stop;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use error::{CheckReport, ImportError, NodeReport, NodeStatus, OpCount, UnsupportedNode};
 
@@ -43,7 +45,20 @@ impl Default for ImportOptions {
 ///
 /// Any kind of [`ImportError`]; where nodes are not supported, all of them are listed.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
-    import_bytes(&read(path)?, path, options)
+    match dump(path) {
+        Some(folder) => chainer::import(&folder, options),
+        None => import_bytes(&read(path)?, path, options),
+    }
+}
+
+/// The dump's folder, where a path is one or its `model.json`.
+pub(crate) fn dump(path: &Path) -> Option<PathBuf> {
+    let folder = if path.file_name().is_some_and(|n| n == chainer::MODEL) && path.is_file() {
+        path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    } else {
+        path
+    };
+    folder.join(chainer::MODEL).exists().then(|| folder.into())
 }
 
 /// As [`import`] for a file that is in memory; `path` names it in messages, and its folder is
@@ -67,6 +82,9 @@ pub fn import_bytes(
 ///
 /// As [`import`], but for nodes that are not supported: those are in the report.
 pub fn check(path: &Path, options: &ImportOptions) -> Result<CheckReport, ImportError> {
+    if let Some(folder) = dump(path) {
+        return chainer::check(&folder, options);
+    }
     let bytes = read(path)?;
     expect_onnx(&bytes, path)?;
     onnx::check(&bytes, path, options)

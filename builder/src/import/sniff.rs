@@ -5,14 +5,12 @@ use std::path::Path;
 /// What a folder looks like.
 pub fn folder(path: &Path) -> String {
     let has = |name: &str| path.join(name).is_file();
-    if has("model.json") {
-        "a folder with a model.json looks like a chainer-trt dump, which this version does not \
-         import; give an .onnx file"
-            .into()
-    } else if has("saved_model.pb") {
+    if has("saved_model.pb") {
         "a folder with a saved_model.pb is a TensorFlow SavedModel; convert it with tf2onnx".into()
     } else {
-        "it is a folder; give the .onnx file in it".into()
+        "it is a folder without the model.json of a chainer-trt dump; give a dump's folder or an \
+         .onnx file"
+            .into()
     }
 }
 
