@@ -18,7 +18,7 @@ pub mod hardware;
 mod hash;
 pub mod import;
 pub mod interpret;
-mod labels;
+pub mod labels;
 mod meaning;
 pub mod options;
 pub mod passes;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use tobiuo_engine::{ChannelOrder, Fit, Precision};
 
@@ -21,6 +22,31 @@ pub enum DeviceChoice {
     /// A GPU of this compute capability (87 for 8.7): the one that is here, or, where none is,
     /// any, with kernels chosen by the cost model.
     Sm(u32),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    /// Reads `auto`, `cpu`, `cuda`, `cuda:1` or `sm_87`.
+    fn from_str(text: &str) -> Result<DeviceChoice, String> {
+        let number = |digits: &str| digits.parse::<u32>().ok();
+        let choice = match text {
+            "auto" => Some(DeviceChoice::Auto),
+            "cpu" => Some(DeviceChoice::Cpu),
+            "cuda" | "gpu" => Some(DeviceChoice::Cuda(0)),
+            other => match (other.strip_prefix("cuda:"), other.strip_prefix("sm_")) {
+                (Some(n), _) => number(n).map(|n| DeviceChoice::Cuda(n as usize)),
+                (_, Some(sm)) => number(sm).map(DeviceChoice::Sm),
+                _ => None,
+            },
+        };
+        choice.ok_or_else(|| {
+            format!(
+                "'{text}' is no device: auto, cpu, cuda, cuda:N (N is the GPU's number) or sm_XX \
+                 (such as sm_87, for a GPU that is not here) is wanted"
+            )
+        })
+    }
 }
 
 /// Where measured times of kernels are kept between builds.

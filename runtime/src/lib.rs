@@ -64,7 +64,7 @@ mod vision;
 
 pub use context::{ContextOptions, ExecutionContext, TensorRef};
 pub use detect::Detection;
-pub use device::{DeviceChoice, MemoryPath, TransferTimes};
+pub use device::{DeviceChoice, MemoryPath, Preprocessor, TransferTimes};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use machine::Machine;

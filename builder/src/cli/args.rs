@@ -168,23 +168,7 @@ pub(super) fn build_option(
 
 /// `auto`, `cpu`, `cuda`, `cuda:1` or `sm_87`.
 pub(super) fn device(text: &str) -> Result<DeviceChoice, Stop> {
-    let number = |digits: &str| digits.parse::<u32>().ok();
-    let choice = match text {
-        "auto" => Some(DeviceChoice::Auto),
-        "cpu" => Some(DeviceChoice::Cpu),
-        "cuda" | "gpu" => Some(DeviceChoice::Cuda(0)),
-        other => match (other.strip_prefix("cuda:"), other.strip_prefix("sm_")) {
-            (Some(n), _) => number(n).map(|n| DeviceChoice::Cuda(n as usize)),
-            (_, Some(sm)) => number(sm).map(DeviceChoice::Sm),
-            _ => None,
-        },
-    };
-    choice.ok_or_else(|| {
-        Stop::Args(format!(
-            "--device {text}: auto, cpu, cuda, cuda:N (N is the GPU's number) or sm_XX (such as \
-             sm_87, for a GPU that is not here) is wanted"
-        ))
-    })
+    text.parse().map_err(|e| Stop::Args(format!("--device: {e}")))
 }
 
 /// The GPU's number alone, as chainer-trt's `-g` takes it.

@@ -138,7 +138,7 @@ fn parse() -> Result<Options, lexopt::Error> {
             Value(v) if options.input.is_none() => options.input = Some(v.string()?),
             Value(v) => options.outputs.push(v.string()?),
             Long("model") => options.model = Some(parser.value()?.into()),
-            Long("device") => options.device = device(&parser.value()?.string()?)?,
+            Long("device") => options.device = parser.value()?.parse()?,
             Long("integrated") => options.integrated = true,
             Long("threshold") | Short('t') => options.threshold = Some(parser.value()?.parse()?),
             Long("frames") => options.frames = Some(parser.value()?.parse()?),
@@ -155,16 +155,6 @@ fn parse() -> Result<Options, lexopt::Error> {
         return Err("--check is for the bundled clip, so it takes no input".into());
     }
     Ok(options)
-}
-
-fn device(text: &str) -> Result<DeviceChoice, String> {
-    let number = || text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-    match text {
-        "auto" => Ok(DeviceChoice::Auto),
-        "cpu" => Ok(DeviceChoice::Cpu),
-        "cuda" => Ok(DeviceChoice::Cuda(0)),
-        _ => number().map(DeviceChoice::Cuda).ok_or(format!("there is no device '{text}'")),
-    }
 }
 
 fn main() -> ExitCode {

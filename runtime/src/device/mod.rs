@@ -23,9 +23,9 @@ use crate::{ContextOptions, Error, ErrorKind};
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::Runner as CudaRunner;
 #[cfg(not(feature = "cpu"))]
-pub(crate) use none::Preprocessor;
+pub use none::Preprocessor;
 #[cfg(feature = "cpu")]
-pub(crate) use preprocess::Preprocessor;
+pub use preprocess::Preprocessor;
 
 /// On which device an engine is to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

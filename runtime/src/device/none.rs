@@ -7,10 +7,11 @@ use tobiuo_tensor::TensorViewMut;
 use crate::detect::Placement;
 use crate::{Error, ErrorKind};
 
-/// Cannot be made.
-pub(crate) enum Preprocessor {}
+/// Cannot be made: frames are turned into pictures by the CPU device.
+pub enum Preprocessor {}
 
 impl Preprocessor {
+    /// Fails with [`ErrorKind::NoDevice`].
     pub fn new(_: &Preprocess, _: &[usize]) -> Result<Preprocessor, Error> {
         Err(Error::new(
             ErrorKind::NoDevice,
@@ -19,10 +20,12 @@ impl Preprocessor {
         ))
     }
 
+    /// There is none to run.
     pub fn run(
         &mut self,
         _: FrameFormat,
         _: &[u8],
+        _: usize,
         _: TensorViewMut<'_>,
     ) -> Result<Placement, Error> {
         match *self {}

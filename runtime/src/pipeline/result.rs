@@ -57,6 +57,24 @@ pub struct Classification {
     pub score: f32,
 }
 
+impl Classification {
+    /// Puts the `count` classes with the highest scores into `best`, the highest first, of equal
+    /// ones the first; its old content goes. Scores that are not finite are passed over.
+    /// Allocates only while `best` has no room for `count`.
+    pub fn best_of(scores: &[f32], count: usize, best: &mut Vec<Classification>) {
+        best.clear();
+        for (class, &score) in scores.iter().enumerate() {
+            let at = best.partition_point(|c| c.score >= score);
+            if at < count && score.is_finite() {
+                if best.len() == count {
+                    best.pop();
+                }
+                best.insert(at, Classification { class: class as u32, score });
+            }
+        }
+    }
+}
+
 /// How long a frame took, stage by stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
@@ -143,5 +161,22 @@ impl FrameResult {
     /// How long it took.
     pub fn latency(&self) -> Latency {
         self.latency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_classes_are_the_highest_in_order() {
+        let scores = [0.1, 0.5, f32::INFINITY, 0.5, -1.0, 0.9, 0.2, 0.05];
+        let mut best = Vec::with_capacity(5);
+        Classification::best_of(&scores, 5, &mut best);
+        let classes: Vec<u32> = best.iter().map(|c| c.class).collect();
+        assert_eq!(classes, [5, 1, 3, 6, 0]);
+        assert_eq!(best.capacity(), 5);
+        Classification::best_of(&scores, 0, &mut best);
+        assert!(best.is_empty());
     }
 }

@@ -113,7 +113,7 @@ impl HostVision {
     ) -> Result<StageTimes, Error> {
         let begin = Instant::now();
         let input = self.context.input_at(self.input);
-        let placement = self.preprocessor.run(format, pixels, input)?;
+        let placement = self.preprocessor.run(format, pixels, 0, input)?;
         let prepared = Instant::now();
         self.context.run()?;
         let ran = Instant::now();
@@ -125,7 +125,7 @@ impl HostVision {
         };
         match &mut self.head {
             Head::Detect { detector, .. } => detector.decode(scores, &placement, detections),
-            Head::Classify { .. } => top_classes(scores, classes),
+            Head::Classify { .. } => Classification::best_of(scores, TOP_CLASSES, classes),
         }
         Ok(StageTimes {
             preprocess: prepared - begin,
@@ -133,33 +133,5 @@ impl HostVision {
             postprocess: ran.elapsed(),
             ..StageTimes::default()
         })
-    }
-}
-
-/// The classes with the highest scores, best first; of equal ones the first.
-fn top_classes(scores: &[f32], top: &mut Vec<Classification>) {
-    for (class, &score) in scores.iter().enumerate() {
-        let at = top.partition_point(|c| c.score >= score);
-        if at < TOP_CLASSES && score.is_finite() {
-            if top.len() == TOP_CLASSES {
-                top.pop();
-            }
-            top.insert(at, Classification { class: class as u32, score });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_top_classes_are_the_highest_in_order() {
-        let scores = [0.1, 0.5, f32::INFINITY, 0.5, -1.0, 0.9, 0.2, 0.05];
-        let mut top = Vec::with_capacity(TOP_CLASSES);
-        top_classes(&scores, &mut top);
-        let classes: Vec<u32> = top.iter().map(|c| c.class).collect();
-        assert_eq!(classes, [5, 1, 3, 6, 0]);
-        assert_eq!(top.capacity(), TOP_CLASSES);
     }
 }

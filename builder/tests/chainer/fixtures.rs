@@ -2,12 +2,6 @@
 //! the CPU reference and lowered for CUDA; the outputs agree after the passes, too; and where the
 //! same network is there as ONNX, both doors lead to as many kernels and to the same numbers.
 
-#[allow(dead_code)]
-mod common;
-#[allow(dead_code)]
-#[path = "common/lowered.rs"]
-mod lowered;
-
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -16,6 +10,8 @@ use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::interpret;
 use tobiuo_engine::Precision;
 use tobiuo_tensor::Tensor;
+
+use crate::{common, lowered};
 
 /// Largest relative L2 error of a layer on the CPU.
 const LIMIT: f64 = 1e-5;

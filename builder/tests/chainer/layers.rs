@@ -1,101 +1,11 @@
-//! The layers of a dump with windows, weights and sampling, against plain loops over Chainer's
-//! definitions.
+//! Layers with windows and weights, against plain loops over Chainer's definitions.
 
-#[allow(dead_code)]
-mod common;
-#[allow(dead_code)]
-#[path = "common/dump.rs"]
-mod dump;
-#[allow(dead_code)]
-#[path = "common/every_way.rs"]
-mod every_way;
-#[path = "common/lowered.rs"]
-mod lowered;
-
-use dump::Dump;
-use every_way::{check, each_picture, numbers, read, single, tensor};
+use crate::dump::{Dump, write_raw};
+use crate::every_way::{check, each_picture, numbers, read, single, tensor};
+use crate::lowered;
+use crate::window::{UNIT, Window, at};
 use serde_json::{Value, json};
 use tobiuo_tensor::Tensor;
-
-/// An element of a picture `[C, H, W]`, or `outside` behind its edges.
-fn at(x: &[f32], shape: [usize; 3], c: usize, y: i64, xx: i64, outside: f64) -> f64 {
-    let [_, h, w] = shape;
-    if y < 0 || xx < 0 || y >= h as i64 || xx >= w as i64 {
-        return outside;
-    }
-    f64::from(x[(c * h + y as usize) * w + xx as usize])
-}
-
-/// A window's parameters, height first.
-#[derive(Clone, Copy)]
-struct Window {
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    pad: [usize; 2],
-    dilation: [usize; 2],
-    cover_all: bool,
-}
-
-const UNIT: Window =
-    Window { kernel: [3, 3], stride: [1, 1], pad: [0, 0], dilation: [1, 1], cover_all: false };
-
-impl Window {
-    fn out(&self, shape: [usize; 3], axis: usize) -> usize {
-        let extent = (self.kernel[axis] - 1) * self.dilation[axis] + 1;
-        let reach = shape[1 + axis] + 2 * self.pad[axis] - extent;
-        let more = if self.cover_all { self.stride[axis] - 1 } else { 0 };
-        (reach + more) / self.stride[axis] + 1
-    }
-
-    /// Where a tap of a window lies.
-    fn place(&self, axis: usize, window: usize, tap: usize) -> i64 {
-        (window * self.stride[axis] + tap * self.dilation[axis]) as i64 - self.pad[axis] as i64
-    }
-
-    fn pooling(&self) -> Value {
-        json!({
-            "window_height": self.kernel[0], "window_width": self.kernel[1],
-            "stride_y": self.stride[0], "stride_x": self.stride[1],
-            "pad_h": self.pad[0], "pad_w": self.pad[1], "cover_all": self.cover_all,
-        })
-    }
-
-    fn convolution(&self, n_out: usize, groups: usize) -> Value {
-        json!({
-            "kernel_h": self.kernel[0], "kernel_w": self.kernel[1],
-            "stride_y": self.stride[0], "stride_x": self.stride[1],
-            "pad_h": self.pad[0], "pad_w": self.pad[1],
-            "dilation_y": self.dilation[0], "dilation_x": self.dilation[1],
-            "cover_all": self.cover_all, "n_out": n_out, "groups": groups,
-        })
-    }
-
-    /// Pooling by a fold over each window.
-    fn pool(
-        &self,
-        x: &[f32],
-        shape: [usize; 3],
-        outside: f64,
-        fold: fn(&[f64]) -> f64,
-    ) -> Vec<f32> {
-        let mut out = Vec::new();
-        for c in 0..shape[0] {
-            for y in 0..self.out(shape, 0) {
-                for xx in 0..self.out(shape, 1) {
-                    let mut taps = Vec::new();
-                    for i in 0..self.kernel[0] {
-                        for j in 0..self.kernel[1] {
-                            let (y, xx) = (self.place(0, y, i), self.place(1, xx, j));
-                            taps.push(at(x, shape, c, y, xx, outside));
-                        }
-                    }
-                    out.push(fold(&taps) as f32);
-                }
-            }
-        }
-        out
-    }
-}
 
 #[test]
 fn pools() {
@@ -365,138 +275,6 @@ fn matrix_products() {
     });
 }
 
-/// Bilinear, the corners on the corners; `f` maps an output's index to a place.
-fn bilinear(
-    x: &[f32],
-    shape: [usize; 3],
-    hw: [usize; 2],
-    f: impl Fn(usize, usize, usize) -> f64,
-) -> Vec<f32> {
-    let mut y = Vec::new();
-    for c in 0..shape[0] {
-        for (i, j) in (0..hw[0]).flat_map(|i| (0..hw[1]).map(move |j| (i, j))) {
-            let (v, u) = (f(i, shape[1], hw[0]), f(j, shape[2], hw[1]));
-            let sample = |r: f64, q: f64| {
-                let clamp = |at: f64, n: usize| at.clamp(0.0, (n - 1) as f64) as i64;
-                at(x, shape, c, clamp(r, shape[1]), clamp(q, shape[2]), f64::NAN)
-            };
-            let (v0, u0) = (v.floor(), u.floor());
-            let (dv, du) = (v - v0, u - u0);
-            let top = sample(v0, u0) * (1.0 - du) + sample(v0, u0 + 1.0) * du;
-            let bottom = sample(v0 + 1.0, u0) * (1.0 - du) + sample(v0 + 1.0, u0 + 1.0) * du;
-            y.push((top * (1.0 - dv) + bottom * dv) as f32);
-        }
-    }
-    y
-}
-
-#[test]
-fn resampling() {
-    let corners = |i: usize, from: usize, to: usize| {
-        if to == 1 { 0.0 } else { (i * (from - 1)) as f64 / (to - 1) as f64 }
-    };
-    let centres = |i: usize, from: usize, to: usize| {
-        ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0)
-    };
-    for (shape, hw) in [
-        ([2, 4, 5], [8, 10]),
-        ([2, 4, 5], [4, 5]),
-        ([2, 6, 7], [3, 4]),
-        ([2, 4, 5], [7, 2]),
-        ([2, 1, 1], [2, 3]),
-        ([2, 1, 3], [4, 1]),
-        ([2, 5, 3], [1, 9]),
-    ] {
-        let fields = |more: Value| {
-            let mut fields = json!({"n_channels": 2, "input_hw": shape[1..], "output_hw": hw});
-            fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            fields
-        };
-        let out = vec![2, hw[0], hw[1]];
-        let resize = |more: Value| single("ResizeImages", &shape, fields(more));
-        each_picture(resize(json!({})), &shape, |x| (out.clone(), bilinear(x, shape, hw, corners)));
-        let dump = resize(json!({"align_corners": false, "mode": "bilinear"}));
-        each_picture(dump, &shape, |x| (out.clone(), bilinear(x, shape, hw, centres)));
-        each_picture(resize(json!({"mode": "nearest"})), &shape, |x| {
-            let mut y = Vec::new();
-            for c in 0..2 {
-                for (i, j) in (0..hw[0]).flat_map(|i| (0..hw[1]).map(move |j| (i, j))) {
-                    let (i, j) = (i * shape[1] / hw[0], j * shape[2] / hw[1]);
-                    y.push(at(x, shape, c, i as i64, j as i64, f64::NAN) as f32);
-                }
-            }
-            (out.clone(), y)
-        });
-        each_picture(single("ResizeArgmax", &shape, fields(json!({}))), &shape, |x| {
-            let y = bilinear(x, shape, hw, corners);
-            let n = hw[0] * hw[1];
-            (hw.to_vec(), (0..n).map(|i| if y[n + i] > y[i] { 1.0 } else { 0.0 }).collect())
-        });
-    }
-}
-
-#[test]
-fn shifts() {
-    for (channels, kh, kw, dy, dx) in [
-        (9, 3, 3, 1, 1),
-        (11, 3, 3, 1, 2),
-        (3, 3, 1, 1, 1),
-        (7, 1, 3, 2, 2),
-        (25, 5, 5, 1, 1),
-        (4, 3, 3, 1, 1),
-        (20, 3, 3, -1, 2),
-    ] {
-        let shape = [channels, 6, 7];
-        let more = json!({"kh": kh, "kw": kw, "dy": dy, "dx": dx});
-        each_picture(single("Shift", &shape, more), &shape, |x| {
-            let (groups, size) = (kh * kw, channels / (kh * kw));
-            let mut y = Vec::new();
-            for c in 0..channels {
-                // Chainer's loop over groups: the middle and the last change places.
-                let group = if size == 0 { groups - 1 } else { (c / size).min(groups - 1) };
-                let tap = match group {
-                    g if g == (groups - 1) / 2 => groups - 1,
-                    g if g == groups - 1 => (groups - 1) / 2,
-                    g => g,
-                };
-                let ky = (tap / kw) as i64 - (kh / 2) as i64;
-                let kx = (tap % kw) as i64 - (kw / 2) as i64;
-                for (i, j) in (0..6).flat_map(|i| (0..7).map(move |j| (i, j))) {
-                    y.push(at(x, shape, c, i - ky * dy, j - kx * dx, 0.0) as f32);
-                }
-            }
-            (shape.to_vec(), y)
-        });
-    }
-}
-
-#[test]
-fn directed_pools() {
-    for shape in [[2, 3, 5], [1, 20, 40], [3, 1, 1], [1, 17, 16]] {
-        let [_, h, w] = shape;
-        for dir in ["left", "right", "top", "bottom"] {
-            for kind in ["DirectedPooling", "CornerPooling"] {
-                each_picture(single(kind, &shape, json!({"dir": dir})), &shape, |x| {
-                    let mut y = x.to_vec();
-                    for c in 0..shape[0] {
-                        for (i, j) in (0..h).flat_map(|i| (0..w).map(move |j| (i, j))) {
-                            let run: Vec<(usize, usize)> = match dir {
-                                "left" => (j..w).map(|j| (i, j)).collect(),
-                                "right" => (0..=j).map(|j| (i, j)).collect(),
-                                "top" => (i..h).map(|i| (i, j)).collect(),
-                                _ => (0..=i).map(|i| (i, j)).collect(),
-                            };
-                            let values = run.iter().map(|&(i, j)| x[(c * h + i) * w + j]);
-                            y[(c * h + i) * w + j] = values.fold(f32::NEG_INFINITY, f32::max);
-                        }
-                    }
-                    (shape.to_vec(), y)
-                });
-            }
-        }
-    }
-}
-
 #[test]
 fn weights_of_half_precision() {
     let dump = single("LinearFunction", &[2], json!({"n_out": 1}))
@@ -505,8 +283,8 @@ fn weights_of_half_precision() {
         .save();
     // 1.5, -2 and 0.25 as f16.
     let folder = dump.path();
-    dump::write_raw(&folder.join("layer_kernel.weights"), 2, &[1, 2], &[0x00, 0x3e, 0x00, 0xc0]);
-    dump::write_raw(&folder.join("layer_bias.weights"), 2, &[1], &[0x00, 0x34]);
+    write_raw(&folder.join("layer_kernel.weights"), 2, &[1, 2], &[0x00, 0x3e, 0x00, 0xc0]);
+    write_raw(&folder.join("layer_bias.weights"), 2, &[1], &[0x00, 0x34]);
     let x = Tensor::f32([2, 2], vec![1.0, 1.0, 2.0, -1.0]);
     check(&dump, 2, &[("x", x)], &[Tensor::f32([2, 1], vec![-0.25, 5.25])]);
 }

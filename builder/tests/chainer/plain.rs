@@ -1,19 +1,7 @@
-//! Every type of layer of a dump computes what Chainer defines: on the CPU reference as
-//! imported and after the passes, and lowered for CUDA with its references.
+//! Layers without windows: element by element, constants, movement, forms of dumps.
 
-#[allow(dead_code)]
-mod common;
-#[allow(dead_code)]
-#[path = "common/dump.rs"]
-mod dump;
-#[allow(dead_code)]
-#[path = "common/every_way.rs"]
-mod every_way;
-#[path = "common/lowered.rs"]
-mod lowered;
-
-use dump::Dump;
-use every_way::{check, each_picture, numbers, read, single, tensor};
+use crate::dump::{Dump, write_raw};
+use crate::every_way::{check, each_picture, numbers, read, single, tensor};
 use serde_json::{Value, json};
 use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_tensor::Tensor;
@@ -207,7 +195,7 @@ fn a_condition_of_one_byte_per_element() {
         .layer("Where", "w", &["c", "x", "k"], json!({}))
         .output("w_0", "y")
         .save();
-    dump::write_raw(&dump.path().join("c.tensor"), 1, &[1, 3], &[1, 0, 1]);
+    write_raw(&dump.path().join("c.tensor"), 1, &[1, 3], &[1, 0, 1]);
     let want = [Tensor::f32([1, 3], vec![1.0, 7.0, 3.0])];
     check(&dump, 1, &[("x", Tensor::f32([1, 3], vec![1.0, 2.0, 3.0]))], &want);
 }
