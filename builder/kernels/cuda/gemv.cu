@@ -2,15 +2,35 @@
 //
 // Bound by reading w once: each warp takes ROWS outputs, its lanes stride over K in 16-byte
 // pieces with UNROLL of them in flight; sums in f32, reduced by shuffles. With SPLIT warps per
-// row group K is shared inside a block. T is f16 or float. Y_F32:
-// outputs as f32 (network outputs), else T.
+// row group K is shared inside a block. T is f16 or float, or integers: then w is i8, sums are s32
+// by dp4a, and an end is a multiplier and a bias rather than a bias. Outputs as Y_KIND says.
+typedef Numbers<Y_KIND>::Type Y;
+#if T_KIND >= 4
+typedef i8 W;
+typedef float2 End;
+#else
+typedef T W;
+typedef float End;
+#endif
 #define THREADS (WARPS * 32)
 #define PIECE (16 / (int)sizeof(T))
 #define PIECES (K_STORED / PIECE)
 
 // The products of two pieces, added up.
-__device__ __forceinline__ float dot(uint4 v, uint4 q) {
-#if T_F16
+__device__ __forceinline__ A dot(uint4 v, uint4 q) {
+#if T_KIND >= 4
+#if T_KIND == 4
+#define DOT4 "dp4a.u32.s32 %0, %1, %2, %0;"
+#else
+#define DOT4 "dp4a.s32.s32 %0, %1, %2, %0;"
+#endif
+  int sum = 0;
+  asm(DOT4 : "+r"(sum) : "r"(v.x), "r"(q.x));
+  asm(DOT4 : "+r"(sum) : "r"(v.y), "r"(q.y));
+  asm(DOT4 : "+r"(sum) : "r"(v.z), "r"(q.z));
+  asm(DOT4 : "+r"(sum) : "r"(v.w), "r"(q.w));
+  return sum;
+#elif T_F16
   return low_f32(v.x) * low_f32(q.x) + high_f32(v.x) * high_f32(q.x) + low_f32(v.y) * low_f32(q.y) + high_f32(v.y) * high_f32(q.y)
        + low_f32(v.z) * low_f32(q.z) + high_f32(v.z) * high_f32(q.z) + low_f32(v.w) * low_f32(q.w) + high_f32(v.w) * high_f32(q.w);
 #else
@@ -18,25 +38,27 @@ __device__ __forceinline__ float dot(uint4 v, uint4 q) {
        + __uint_as_float(v.z) * __uint_as_float(q.z) + __uint_as_float(v.w) * __uint_as_float(q.w);
 #endif
 }
-__device__ __forceinline__ void store_rounded(T* p, float v) {
-#if T_F16
-  *p = to_f16(v);
+__device__ __forceinline__ Y stored(float v) {
+#if IS_INTEGER(Y_KIND)
+  return (Y)quantised<Y_KIND>(v, Y_INVERSE, Y_ZERO);
+#elif Y_KIND == 1
+  return to_f16(v);
 #else
-  *p = v;
+  return v;
 #endif
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-KERNEL(const T* x, const T* __restrict__ w, const float* __restrict__ bias, void* y) {
+KERNEL(const T* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int group = warp / SPLIT, part = warp % SPLIT;
   const int o0 = (blockIdx.x * (WARPS / SPLIT) + group) * ROWS;
-  __shared__ float sums[WARPS][ROWS * BATCH];
-  float acc[ROWS][BATCH];
+  __shared__ A sums[WARPS][ROWS * BATCH];
+  A acc[ROWS][BATCH];
 #pragma unroll
   for (int r = 0; r < ROWS; r++)
 #pragma unroll
-    for (int b = 0; b < BATCH; b++) acc[r][b] = 0.0f;
+    for (int b = 0; b < BATCH; b++) acc[r][b] = 0;
   uint4 weights[UNROLL][ROWS];
   auto fetch = [&](int p0) {
 #pragma unroll
@@ -82,15 +104,18 @@ KERNEL(const T* x, const T* __restrict__ w, const float* __restrict__ bias, void
   if (part == 0 && lane < ROWS * BATCH) {
     int r = lane / BATCH, b = lane % BATCH, o = o0 + r;
     if (o < O) {
-      float v = bias[o];
+#if T_KIND >= 4
+      int sum = 0;
+#pragma unroll
+      for (int s = 0; s < SPLIT; s++) sum += sums[warp + s][lane];
+      float v = activate_exact<ACT>(__fmaf_rn((float)sum, ends[o].x, ends[o].y), ACT_A, ACT_B);
+#else
+      float v = ends[o];
 #pragma unroll
       for (int s = 0; s < SPLIT; s++) v += sums[warp + s][lane];
       v = activate<ACT>(v, ACT_A, ACT_B);
-#if Y_F32
-      ((float*)y)[(u64)b * LDY + o] = v;
-#else
-      store_rounded((T*)y + (u64)b * LDY + o, v);
 #endif
+      y[(u64)b * LDY + o] = stored(v);
     }
   }
 }

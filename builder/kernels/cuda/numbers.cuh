@@ -40,8 +40,29 @@ __device__ __forceinline__ u32 bytes2(int a, int b) { return __byte_perm((u32)a,
 __device__ __forceinline__ u32 bytes4(int a, int b, int c, int d) {
   return __byte_perm(__byte_perm((u32)a, (u32)b, 0x0040), __byte_perm((u32)c, (u32)d, 0x0040), 0x5410);
 }
-// Byte `i` of four as a number.
+
+// Eight numbers at a time: integers as their distance from `zero`.
 template <int KIND>
-__device__ __forceinline__ int byte_of(u32 v, int i) {
-  return KIND == 4 ? (int)(v >> (i * 8) & 255) : (int)(i8)(v >> (i * 8));
+__device__ __forceinline__ void load_numbers(float* d, const typename Numbers<KIND>::Type* p, int zero) {
+  Pack<typename Numbers<KIND>::Type, 4> a = load_pack<typename Numbers<KIND>::Type, 4>(p), b = load_pack<typename Numbers<KIND>::Type, 4>(p + 4);
+#pragma unroll
+  for (int q = 0; q < 8; q++) {
+    auto v = q < 4 ? a.v[q % 4] : b.v[q % 4];
+    d[q] = IS_INTEGER(KIND) ? (float)((int)v - zero) : number(v);
+  }
+}
+// Stores eight results: integers as round_half_even(v * inverse) + zero.
+template <int KIND>
+__device__ __forceinline__ void store_numbers(typename Numbers<KIND>::Type* p, const float* d, float inverse, int zero) {
+  if constexpr (IS_INTEGER(KIND)) {
+    int q[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) q[i] = quantised<KIND>(d[i], inverse, zero);
+    *(uint2*)p = make_uint2(bytes4(q[0], q[1], q[2], q[3]), bytes4(q[4], q[5], q[6], q[7]));
+  } else if constexpr (KIND == 1) {
+    *(uint4*)p = make_uint4(pack_f16(d[0], d[1]), pack_f16(d[2], d[3]), pack_f16(d[4], d[5]), pack_f16(d[6], d[7]));
+  } else {
+    *(float4*)p = make_float4(d[0], d[1], d[2], d[3]);
+    *(float4*)(p + 4) = make_float4(d[4], d[5], d[6], d[7]);
+  }
 }

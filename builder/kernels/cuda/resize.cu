@@ -13,7 +13,7 @@ KERNEL(const T* x, T* y, const int* __restrict__ rows, const int* __restrict__ c
   int i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= BATCH * OH * OW * CHUNKS) return;
   int c = i % CHUNKS * 8, pixel = i / CHUNKS, ow = pixel % OW, oh = pixel / OW % OH, n = pixel / OW / OH;
-  float v[8];
+  A v[8];
 #if LINEAR
   int r0 = rows[2 * oh], r1 = rows[2 * oh + 1], c0 = columns[2 * ow], c1 = columns[2 * ow + 1];
   float fr = row_weights[oh], fc = column_weights[ow], a[8], b[8], d[8], e[8];

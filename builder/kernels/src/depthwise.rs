@@ -5,7 +5,8 @@ use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
 use super::defines::{Defines, ceil_div};
-use super::reference::{activate, load, load_at, reach, store};
+use super::numbers::{EXACT, Ends, NUMBERS, Numbers, activated, define_exact, kind, scaled};
+use super::reference::{activate, load, reach, store};
 use super::window::Windows;
 use super::{Argument, Candidate, Extents, Family, Target};
 
@@ -16,11 +17,12 @@ const SOURCE: &str = include_str!("../cuda/depthwise.cu");
 /// c / multiplier.
 ///
 /// Inputs: x, and the residual where there is one. Constants: weights `[kh * kw, channels]` in
-/// the layer's type; bias `[channels]` f32.
+/// the layer's type, bias `[channels]` f32; of integers i8 weights, and multiplier and bias
+/// `[channels, 2]` f32, the arithmetic being `tobiuo_ops::QuantConv`'s.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DepthwiseLayer {
-    /// f16 or f32.
+    /// x's elements: f16, f32, i8 or u8.
     pub dtype: DType,
     /// Pictures.
     pub batch: usize,
@@ -46,13 +48,17 @@ pub struct DepthwiseLayer {
     pub dilations: [usize; 2],
     /// Elements from one residual pixel to the next, where there is a residual.
     pub residual_pitch: Option<usize>,
-    /// Applied last.
+    /// Fused.
     pub activation: Option<Activation>,
+    /// Where x, the residual or results are integers; else all are of the layer's type and the
+    /// activation is last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<Ends>,
 }
 
 impl Family for DepthwiseLayer {
     fn name(&self) -> &'static str {
-        "depthwise"
+        if self.integer() { "depthwise_i8" } else { "depthwise" }
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
@@ -71,18 +77,22 @@ impl Family for DepthwiseLayer {
     fn extents(&self) -> Extents {
         let pixels = self.batch * self.input[0] * self.input[1];
         let last = self.batch * self.output[0] * self.output[1] - 1;
+        let ends = self.ends();
         let mut inputs = vec![reach((pixels - 1) * self.x_pitch, self.channels_read(), self.dtype)];
-        inputs.extend(self.residual_pitch.map(|p| reach(last * p, self.channels, self.dtype)));
+        let residual = |p| reach(last * p, self.channels, ends.residual.dtype);
+        inputs.extend(self.residual_pitch.map(residual));
         let taps = self.kernel[0] * self.kernel[1];
+        let end = if self.integer() { 8 } else { 4 };
         Extents {
             inputs,
-            constants: vec![taps * self.channels * self.dtype.size(), self.channels * 4],
-            outputs: vec![reach(last * self.y_pitch, self.channels, self.dtype)],
+            constants: vec![taps * self.channels * self.dtype.size(), self.channels * end],
+            outputs: vec![reach(last * self.y_pitch, self.channels, ends.y.dtype)],
         }
     }
 
     fn reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
-        let (x, w) = (load(inputs[0], self.dtype), load(constants[0], self.dtype));
+        let weight = if self.integer() { DType::I8 } else { self.dtype };
+        let (x, w) = (load(inputs[0], self.dtype), load(constants[0], weight));
         let bias = load(constants[1], DType::F32);
         let ([ih, iw], [oh, ow]) = (self.input, self.output);
         let windows = Windows {
@@ -93,26 +103,55 @@ impl Family for DepthwiseLayer {
             dilations: self.dilations,
             transposed: false,
         };
+        let ends = self.ends();
+        let zero = f64::from(ends.x_zero_point);
         for pixel in 0..self.batch * oh * ow {
             let (image, row, column) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
             let taps = windows.taps(row, column);
             for c in 0..self.channels {
-                let mut sum = bias[c];
+                // Integers add up exactly in f64 too.
+                let mut sum = if self.integer() { 0.0 } else { bias[c] };
                 for &(tap, at) in &taps {
                     let at = (image * ih * iw + at) * self.x_pitch + c / self.multiplier;
-                    sum += x[at] * w[tap * self.channels + c];
+                    sum += (x[at] - zero) * w[tap * self.channels + c];
                 }
-                if let Some(pitch) = self.residual_pitch {
-                    sum += load_at(inputs[1], self.dtype, pixel * pitch + c);
+                let residual = self.residual_pitch.map(|pitch| pixel * pitch + c);
+                let at = pixel * self.y_pitch + c;
+                if self.integer() {
+                    let add = |v| residual.map_or(v, |i| ends.residual.add_to(v, inputs[1], i));
+                    let v = scaled(sum as i32, constants[1], c);
+                    let v = match ends.residual_last {
+                        true => add(activated(self.activation, v)),
+                        false => activated(self.activation, add(v)),
+                    };
+                    ends.y.store(&mut outputs[0], at, v);
+                    continue;
                 }
-                let value = activate(self.activation, sum);
-                store(&mut outputs[0], self.dtype, pixel * self.y_pitch + c, value);
+                let add = residual.map_or(0.0, |i| f64::from(ends.residual.real(inputs[1], i)));
+                let value = match ends.residual_last {
+                    true => activate(self.activation, sum) + add,
+                    false => activate(self.activation, sum + add),
+                };
+                match ends.y.is_integer() {
+                    true => ends.y.store(&mut outputs[0], at, value as f32),
+                    false => store(&mut outputs[0], ends.y.dtype, at, value),
+                }
             }
         }
     }
 }
 
 impl DepthwiseLayer {
+    /// Products of integers.
+    pub(crate) fn integer(&self) -> bool {
+        !self.dtype.is_float()
+    }
+
+    pub(crate) fn ends(&self) -> Ends {
+        let own = Numbers::float(self.dtype);
+        self.ends.unwrap_or(Ends { x_zero_point: 0, y: own, residual: own, residual_last: false })
+    }
+
     /// Input channels read of a pixel.
     pub fn channels_read(&self) -> usize {
         (self.channels - 1) / self.multiplier + 1
@@ -124,6 +163,8 @@ impl DepthwiseLayer {
         let mut d = Defines::new(target, self.dtype == DType::F16);
         d.all(&[
             ("T_F16", usize::from(self.dtype == DType::F16)),
+            ("T_KIND", kind(self.dtype)),
+            ("RESIDUAL_LAST", usize::from(self.ends().residual_last)),
             ("BATCH", self.batch),
             ("IH", self.input[0]),
             ("IW", self.input[1]),
@@ -146,12 +187,16 @@ impl DepthwiseLayer {
             ("COLS", columns),
             ("THREADS", threads),
         ])
+        .set("X_ZERO", format!("({})", self.ends().x_zero_point))
         .activation(self.activation);
+        self.ends().y.define("Y", &mut d);
+        self.ends().residual.define("R", &mut d);
+        let exact = if self.integer() { EXACT } else { "" };
+        define_exact(&mut d);
         let blocks = ceil_div(work, threads);
-        let bytes = self.dtype.size()
-            * self.channels
-            * self.batch
-            * (self.input[0] * self.input[1] + oh * ow);
+        let pixels = self.dtype.size() * self.input[0] * self.input[1]
+            + self.ends().y.dtype.size() * oh * ow;
+        let bytes = self.channels * self.batch * pixels;
         let per_thread =
             (self.kernel[0] * ((columns - 1) * self.strides[1] + self.kernel[1])) as f64;
         let full = (blocks * threads) as f64 / (f64::from(target.sm_count) * 1024.0);
@@ -159,7 +204,7 @@ impl DepthwiseLayer {
             if self.residual_pitch.is_some() { Argument::Input(1) } else { Argument::Null };
         Candidate {
             label: format!("columns {columns} threads {threads}"),
-            source: d.source(&[VECTOR, SOURCE]),
+            source: d.source(&[NUMBERS, exact, VECTOR, SOURCE]),
             grid: [blocks as u32, 1, 1],
             block: threads as u32,
             shared: 0,

@@ -124,7 +124,7 @@ pub(super) enum WeightOrder {
 
 /// How results and residual are stored.
 #[derive(Clone, Copy)]
-pub(super) struct Ends {
+pub(super) struct Stored {
     pub y: Numbers,
     pub residual: Numbers,
 }
@@ -136,7 +136,7 @@ impl Family for GeneralConvLayer {
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let own = Numbers::float(self.dtype);
-        let ends = Ends { y: own, residual: own };
+        let ends = Stored { y: own, residual: own };
         self.ordered_candidates(WeightOrder::DepthFirst, ends, target)
     }
 
@@ -245,7 +245,7 @@ impl GeneralConvLayer {
     pub(super) fn ordered_candidates(
         &self,
         order: WeightOrder,
-        ends: Ends,
+        ends: Stored,
         target: &Target,
     ) -> Vec<Candidate> {
         let Some(mode) = Mode::of(self.dtype, self.tf32, target) else { return vec![] };

@@ -69,3 +69,81 @@ fn convolution_of_integers() {
     }
     assert_eq!(outputs[0][8..16], before[8..16], "between the pixels");
 }
+
+fn run(layer: Layer, inputs: &[&[u8]], len: usize) -> Vec<u8> {
+    let mut outputs = vec![vec![0xaa; len]];
+    layer.reference(inputs, &[], &mut outputs);
+    outputs.swap_remove(0)
+}
+
+#[test]
+fn functions_of_integers() {
+    let n = |dtype, scale, zero_point| Numbers { dtype, scale, zero_point };
+    let layer = |a, b, y, op| {
+        Layer::IntegerElementwise(IntegerElementwiseLayer {
+            pixels: 1,
+            channels: 4,
+            valid: 3,
+            a,
+            b,
+            y,
+            a_pitch: 4,
+            b_pitch: 4,
+            y_pitch: 4,
+            op,
+            activation: None,
+        })
+    };
+    let floats: Vec<u8> = [0.5f32, -1.5, 300.0, 9.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let (f, u, i) = (Numbers::F32, n(DType::U8, 0.5, 10), n(DType::I8, 0.25, 0));
+    let quantised = layer(f, f, u, ElementwiseOp::None);
+    assert_eq!(run(quantised, &[&floats], 4), [11, 7, 255, 10]);
+    let back = run(layer(u, f, f, ElementwiseOp::None), &[&[11, 7, 255, 10]], 16);
+    let want: Vec<u8> = [0.5f32, -1.5, 122.5, 0.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    assert_eq!(back, want);
+    // 0.5 + 0.25 * 5, -1.5 - 0.25 * 128, 122.5 + 0.25
+    let sum = layer(u, i, i, ElementwiseOp::Add);
+    assert_eq!(run(sum, &[&[11, 7, 255, 10], &[5, 128, 1, 7]], 4), [7, 128, 127, 0]);
+}
+
+#[test]
+fn means_of_integers() {
+    let mean = Mean {
+        x: tobiuo_ops::Quantization { scale: 0.5, zero_point: -2 },
+        y: Numbers { dtype: DType::U8, scale: 0.25, zero_point: 1 },
+    };
+    // Distances from -2: 3, 5, 0, 4; their mean is 3, of the number 1.5.
+    let x = [1u8, 3, 254, 2];
+    let global = Layer::GlobalPool(GlobalPoolLayer {
+        dtype: DType::I8,
+        batch: 1,
+        pixels: 4,
+        channels: 1,
+        x_pitch: 1,
+        y_pitch: 1,
+        max: false,
+        mean: Some(mean),
+    });
+    assert_eq!(run(global, &[&x], 1), [7]);
+    let pool = |average, mean| {
+        Layer::Pool(PoolLayer {
+            dtype: DType::I8,
+            batch: 1,
+            input: [2, 2],
+            output: [1, 1],
+            channels: 1,
+            x_pitch: 1,
+            y_pitch: 1,
+            kernel: [2, 3],
+            strides: [1, 1],
+            pads: [0, 1, 0, 0],
+            dilations: [1, 1],
+            average,
+            mean,
+        })
+    };
+    assert_eq!(run(pool(Some(false), Some(mean)), &[&x], 1), [7]);
+    // The padding counts: 12 / 6 * 0.5.
+    assert_eq!(run(pool(Some(true), Some(mean)), &[&x], 1), [5]);
+    assert_eq!(run(pool(None, None), &[&x], 1), [3]);
+}

@@ -41,9 +41,12 @@ pub use general_conv::GeneralConvLayer;
 pub use integer_conv::IntegerConvLayer;
 pub use map::{MapArgument, MapFunction, MapLayer, MapStep};
 pub use matmul::MatMulLayer;
-pub use nhwc::{ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, PoolLayer, ResizeLayer};
+pub use nhwc::{
+    ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, IntegerElementwiseLayer, PoolLayer,
+    ResizeLayer,
+};
 pub use note::{LAUNCH_MARK, LAYER_MARK, LaunchNote};
-pub use numbers::Numbers;
+pub use numbers::{Ends, Mean, Numbers};
 pub use permute::PermuteLayer;
 pub use places::{GatherLayer, LrnLayer, RemapLayer, ResampleLayer};
 pub use rows::{ArgReduceLayer, NormLayer, ReduceLayer, SoftmaxLayer, TopKLayer};
@@ -116,6 +119,7 @@ pub enum Layer {
     Pool(PoolLayer),
     GlobalPool(GlobalPoolLayer),
     Elementwise(ElementwiseLayer),
+    IntegerElementwise(IntegerElementwiseLayer),
     Resize(ResizeLayer),
     Permute(PermuteLayer),
     Map(MapLayer),
@@ -157,6 +161,7 @@ impl Layer {
             Layer::Pool(l) => l,
             Layer::GlobalPool(l) => l,
             Layer::Elementwise(l) => l,
+            Layer::IntegerElementwise(l) => l,
             Layer::Resize(l) => l,
             Layer::Permute(l) => l,
             Layer::Map(l) => l,

@@ -93,6 +93,38 @@ impl Numbers {
     }
 }
 
+/// How the sums of a depthwise convolution end where integers are read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ends {
+    /// The integer of x that stands for 0.
+    pub x_zero_point: i32,
+    /// How results are stored.
+    pub y: Numbers,
+    /// How the residual is.
+    pub residual: Numbers,
+    /// The residual is added behind the activation instead of before it.
+    pub residual_last: bool,
+}
+
+/// A mean of integers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mean {
+    /// What x's integers stand for.
+    pub x: Quantization,
+    /// How results are stored.
+    pub y: Numbers,
+}
+
+impl Mean {
+    /// The mean of `count` numbers, `inside` of them x's, whose integers add up to `sum`.
+    pub(crate) fn of(&self, sum: i32, inside: usize, count: usize) -> f32 {
+        let sum = sum - self.x.zero_point * inside as i32;
+        sum as f32 * (self.x.scale / count.max(1) as f32)
+    }
+}
+
 /// An element type's `KIND` in `cuda/numbers.cuh` and `cuda/permute.cu`.
 pub(crate) fn kind(dtype: DType) -> usize {
     match dtype {

@@ -146,6 +146,7 @@ fn depthwise_of_both_types() {
             dilations: [1, 1],
             residual_pitch: None,
             activation: Some(Activation::Relu),
+            ends: None,
         };
         let [inputs, constants, _, after] =
             run(&Layer::Depthwise(layer), (&[dtype], &[dtype, DType::F32], dtype));
@@ -178,6 +179,7 @@ fn fully_connected_rows() {
             y_pitch: 8,
             y_f32,
             activation: Some(Activation::Clip { min: -0.5, max: 1.5 }),
+            y: None,
         };
         let h = DType::F16;
         let y = if y_f32 { DType::F32 } else { h };

@@ -94,7 +94,7 @@ impl Family for ConvLayer {
                 return self.without_tensor_cores().candidates(target);
             }
             let order = WeightOrder::FilterFirst { pitch: self.weight_pitch() };
-            let ends = general_conv::Ends { y: self.y, residual: self.residual };
+            let ends = general_conv::Stored { y: self.y, residual: self.residual };
             return self.as_general().ordered_candidates(order, ends, target);
         }
         let mut out = Vec::new();

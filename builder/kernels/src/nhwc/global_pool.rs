@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 use tobiuo_tensor::DType;
 
-use super::{INPUT, OUTPUT, is_f16};
+use super::{INPUT, OUTPUT, define_mean, is_f16};
 use crate::defines::{Defines, ceil_div};
 use crate::depthwise::VECTOR;
 use crate::memory::{each_index, rows, upper};
+use crate::numbers::NUMBERS;
 use crate::reference::{load_at, store};
-use crate::{Candidate, Extents, Family, Target};
+use crate::{Candidate, Extents, Family, Mean, Target};
 
 const SOURCE: &str = include_str!("../../cuda/global_pool.cu");
 
@@ -17,7 +18,7 @@ const SOURCE: &str = include_str!("../../cuda/global_pool.cu");
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GlobalPoolLayer {
-    /// f16 or f32.
+    /// f16, f32, i8 or u8.
     pub dtype: DType,
     /// Pictures.
     pub batch: usize,
@@ -31,11 +32,14 @@ pub struct GlobalPoolLayer {
     pub y_pitch: usize,
     /// Maximum rather than mean.
     pub max: bool,
+    /// For means of integers, whose arithmetic is `tobiuo_ops::QuantPool`'s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Mean>,
 }
 
 impl Family for GlobalPoolLayer {
     fn name(&self) -> &'static str {
-        "global_pool"
+        if self.dtype.is_float() { "global_pool" } else { "global_pool_i8" }
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
@@ -54,10 +58,11 @@ impl Family for GlobalPoolLayer {
                 ("LANES", lanes),
                 ("MAX", usize::from(self.max)),
             ]);
+            define_mean(&mut d, self.mean, self.dtype, Some(self.pixels));
             let blocks = self.batch * ceil_div(chunks, together);
             Candidate {
                 label: format!("chunks {together} lanes {lanes}"),
-                source: d.source(&[VECTOR, SOURCE]),
+                source: d.source(&[NUMBERS, VECTOR, SOURCE]),
                 grid: [blocks as u32, 1, 1],
                 block: (together * lanes) as u32,
                 shared: 0,
@@ -74,11 +79,12 @@ impl Family for GlobalPoolLayer {
         [(4, 16), (4, 32), (8, 16), (8, 32), (16, 8), (2, 49)].into_iter().map(candidate).collect()
     }
     fn extents(&self) -> Extents {
-        let bytes = |count, pitch| rows(self.dtype, count, pitch, self.channels);
+        let bytes = |dtype, count, pitch| rows(dtype, count, pitch, self.channels);
+        let y = self.mean.map_or(self.dtype, |m| m.y.dtype);
         Extents {
-            inputs: vec![bytes(self.batch * self.pixels, self.x_pitch)],
+            inputs: vec![bytes(self.dtype, self.batch * self.pixels, self.x_pitch)],
             constants: vec![],
-            outputs: vec![bytes(self.batch, self.y_pitch)],
+            outputs: vec![bytes(y, self.batch, self.y_pitch)],
         }
     }
 
@@ -87,6 +93,11 @@ impl Family for GlobalPoolLayer {
             let (n, c) = (i[0], i[1]);
             let pixels = (0..self.pixels)
                 .map(|p| load_at(inputs[0], self.dtype, (n * self.pixels + p) * self.x_pitch + c));
+            if let Some(mean) = self.mean {
+                let sum = pixels.sum::<f64>() as i32;
+                let v = mean.of(sum, self.pixels, self.pixels);
+                return mean.y.store(&mut outputs[0], n * self.y_pitch + c, v);
+            }
             let result = if self.max {
                 pixels.fold(f64::NEG_INFINITY, upper)
             } else {

@@ -3,25 +3,38 @@
 
 mod elementwise;
 mod global_pool;
+mod integer_elementwise;
 mod pool;
 mod resize;
 
 pub use elementwise::{ElementwiseLayer, ElementwiseOp};
 pub use global_pool::GlobalPoolLayer;
+pub use integer_elementwise::IntegerElementwiseLayer;
 pub use pool::PoolLayer;
 pub use resize::ResizeLayer;
 
 use tobiuo_tensor::DType;
 
+use crate::defines::float;
 use crate::defines::{Defines, ceil_div};
 use crate::depthwise::VECTOR;
-use crate::{Argument, Candidate, Target};
+use crate::numbers::{NUMBERS, Numbers, kind};
+use crate::{Argument, Candidate, Mean, Target};
 
 const INPUT: Argument = Argument::Input(0);
 const OUTPUT: Argument = Argument::Output(0);
 
 fn is_f16(dtype: DType) -> usize {
     usize::from(dtype == DType::F16)
+}
+
+/// What the kernels of means of integers want; for `count` elements the factor of their sum.
+fn define_mean(d: &mut Defines, mean: Option<Mean>, dtype: DType, count: Option<usize>) {
+    let x = mean.map_or((1.0, 0), |m| (m.x.scale, m.x.zero_point));
+    let scale = count.map_or(x.0, |n| x.0 / n as f32);
+    d.set("T_KIND", kind(dtype));
+    d.set("X_SCALE", float(scale)).set("X_ZERO", format!("({})", x.1));
+    mean.map_or(Numbers::float(dtype), |m| m.y).define("Y", d);
 }
 
 /// One candidate per block size of a kernel with one thread per 8 channels of a pixel.
@@ -37,10 +50,10 @@ fn per_thread(
     let candidate = |threads: usize| {
         let mut d = Defines::new(target, dtype == DType::F16);
         define(&mut d);
-        d.set("T_F16", is_f16(dtype)).set("THREADS", threads);
+        d.set("T_F16", is_f16(dtype)).set("T_KIND", kind(dtype)).set("THREADS", threads);
         Candidate {
             label: format!("threads {threads}"),
-            source: d.source(&[VECTOR, source]),
+            source: d.source(&[NUMBERS, VECTOR, source]),
             grid: [ceil_div(work, threads) as u32, 1, 1],
             block: threads as u32,
             shared: 0,

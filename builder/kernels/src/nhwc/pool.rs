@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use tobiuo_tensor::DType;
 
-use super::{INPUT, OUTPUT, per_thread};
+use super::{INPUT, OUTPUT, define_mean, per_thread};
 use crate::memory::{each_index, rows, upper};
 use crate::reference::{load_at, store};
-use crate::{Candidate, Extents, Family, Target};
+use crate::{Candidate, Extents, Family, Mean, Target};
 
 const SOURCE: &str = include_str!("../../cuda/pool.cu");
 
@@ -14,7 +14,7 @@ const SOURCE: &str = include_str!("../../cuda/pool.cu");
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolLayer {
-    /// f16 or f32.
+    /// f16, f32, i8 or u8.
     pub dtype: DType,
     /// Pictures.
     pub batch: usize,
@@ -38,6 +38,9 @@ pub struct PoolLayer {
     pub dilations: [usize; 2],
     /// `None`: maximum; `Some(include_pad)`: mean.
     pub average: Option<bool>,
+    /// For means of integers, whose arithmetic is `tobiuo_ops::QuantPool`'s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Mean>,
 }
 
 impl PoolLayer {
@@ -52,7 +55,7 @@ impl PoolLayer {
 
 impl Family for PoolLayer {
     fn name(&self) -> &'static str {
-        "pool"
+        if self.dtype.is_float() { "pool" } else { "pool_i8" }
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
@@ -87,15 +90,18 @@ impl Family for PoolLayer {
                 ("AVERAGE", average),
                 ("WINDOWS_MEET", usize::from(self.windows_meet())),
             ]);
+            define_mean(d, self.mean, self.dtype, None);
         })
     }
     fn extents(&self) -> Extents {
-        let bytes =
-            |[h, w]: [usize; 2], pitch| rows(self.dtype, self.batch * h * w, pitch, self.channels);
+        let bytes = |dtype, [h, w]: [usize; 2], pitch| {
+            rows(dtype, self.batch * h * w, pitch, self.channels)
+        };
+        let y = self.mean.map_or(self.dtype, |m| m.y.dtype);
         Extents {
-            inputs: vec![bytes(self.input, self.x_pitch)],
+            inputs: vec![bytes(self.dtype, self.input, self.x_pitch)],
             constants: vec![],
-            outputs: vec![bytes(self.output, self.y_pitch)],
+            outputs: vec![bytes(y, self.output, self.y_pitch)],
         }
     }
 
@@ -108,7 +114,7 @@ impl Family for PoolLayer {
         };
         each_index(&[self.batch, oh, ow, self.channels], |i| {
             let [n, y, x, c] = [i[0], i[1], i[2], i[3]];
-            let (mut sum, mut largest, mut count) = (0.0, f64::NEG_INFINITY, 0);
+            let (mut sum, mut largest, mut count, mut met) = (0.0, f64::NEG_INFINITY, 0, 0);
             for row in taps(0, y) {
                 for column in taps(1, x) {
                     let counts = row < self.pads[0] + ih + self.pads[2]
@@ -120,6 +126,7 @@ impl Family for PoolLayer {
                     if inside {
                         let pixel = (n * ih + row) * iw + column;
                         let v = load_at(inputs[0], self.dtype, pixel * self.x_pitch + c);
+                        met += 1;
                         sum += v;
                         largest = upper(largest, v);
                     }
@@ -130,6 +137,10 @@ impl Family for PoolLayer {
                 Some(_) => sum / count.max(1) as f64,
             };
             let pixel = (n * oh + y) * ow + x;
+            if let Some(mean) = self.mean {
+                let v = mean.of(sum as i32, met, count);
+                return mean.y.store(&mut outputs[0], pixel * self.y_pitch + c, v);
+            }
             store(&mut outputs[0], self.dtype, pixel * self.y_pitch + c, result);
         });
     }

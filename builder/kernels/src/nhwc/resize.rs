@@ -15,7 +15,7 @@ const SOURCE: &str = include_str!("../../cuda/resize.cu");
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResizeLayer {
-    /// f16 or f32.
+    /// f16 or f32; for nearest also i8 or u8.
     pub dtype: DType,
     /// Pictures.
     pub batch: usize,
@@ -35,7 +35,7 @@ pub struct ResizeLayer {
 
 impl Family for ResizeLayer {
     fn name(&self) -> &'static str {
-        "resize"
+        if self.dtype.is_float() { "resize" } else { "resize_i8" }
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {

@@ -40,6 +40,7 @@ fn pool(average: Option<bool>) -> PoolLayer {
         pads: [0, 1, 1, 1],
         dilations: [1, 1],
         average,
+        mean: None,
     }
 }
 
@@ -63,6 +64,7 @@ fn global_pools_take_all_pixels() {
         x_pitch: 3,
         y_pitch: 2,
         max,
+        mean: None,
     };
     let x = [1.0, -2.0, 9.0, 3.0, -4.0, 9.0, 5.0, -6.0, 9.0, 7.0, -8.0, 9.0];
     let x = [memory(&x, DType::F16)];

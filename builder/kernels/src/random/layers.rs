@@ -176,6 +176,7 @@ pub(super) fn depthwise(random: &mut Random) -> Layer {
             dilations: w.dilations,
             residual_pitch: residual.then(|| channels + random.pick(&[0, 16])),
             activation: random.activation(),
+            ends: None,
         });
     }
 }
@@ -210,6 +211,7 @@ pub(super) fn gemv(random: &mut Random) -> Layer {
         y_pitch: outputs + random.pick(&[0, 1, 30]),
         y_f32: random.once_in(2),
         activation: random.activation(),
+        y: None,
     })
 }
 
@@ -247,6 +249,7 @@ pub(super) fn pool(random: &mut Random) -> Layer {
             pads: w.pads,
             dilations: w.dilations,
             average: random.pick(&[None, Some(false), Some(true)]),
+            mean: None,
         });
     }
 }
@@ -272,6 +275,7 @@ pub(super) fn global_pool(random: &mut Random) -> Layer {
         x_pitch,
         y_pitch: channels + random.pick(&[0, 0, 8, 40]),
         max: random.once_in(2),
+        mean: None,
     })
 }
 
@@ -338,7 +342,7 @@ pub(super) fn resize(random: &mut Random) -> Layer {
 
 pub(super) fn resize_memory(l: &ResizeLayer, e: Extents, random: &mut Random) -> Memory {
     let shape = [l.batch * l.input[0] * l.input[1], l.x_pitch, l.channels];
-    let x = random.pixels(e.inputs[0], l.dtype, UNIT, shape);
+    let x = random.pixels(e.inputs[0], l.dtype, super::integers::range(l.dtype), shape);
     let entries = if l.linear { 2 } else { 1 };
     let mut constants = Vec::new();
     for axis in 0..2 {

@@ -178,14 +178,20 @@ pub const GENERATORS: &[(&str, Generator)] = &[
     ("conv", layers::conv),
     ("conv_i8", integers::conv),
     ("depthwise", layers::depthwise),
+    ("depthwise_i8", integers::depthwise),
     ("general_conv", products::general_conv),
     ("general_conv_i8", integers::general_conv),
     ("gemv", layers::gemv),
+    ("gemv_i8", integers::gemv),
     ("matmul", products::matmul),
     ("pool", layers::pool),
+    ("pool_i8", integers::pool),
     ("global_pool", layers::global_pool),
+    ("global_pool_i8", integers::global_pool),
     ("elementwise", layers::elementwise),
+    ("elementwise_i8", integers::elementwise),
     ("resize", layers::resize),
+    ("resize_i8", integers::resize),
     ("permute", layers::permute),
     ("map", general::map),
     ("reduce", rows::reduce),
@@ -207,6 +213,17 @@ impl Layer {
                 integers::conv_memory(l, self.extents(), random)
             }
             Layer::Conv(l) => layers::conv_memory(l, self.extents(), random),
+            Layer::Depthwise(l) if l.ends.is_some() => {
+                integers::depthwise_memory(l, self.extents(), random)
+            }
+            Layer::Gemv(l) if l.y.is_some() => integers::gemv_memory(l, self.extents(), random),
+            Layer::Pool(l) if !l.dtype.is_float() => {
+                integers::pool_memory(l, self.extents(), random)
+            }
+            Layer::GlobalPool(l) if !l.dtype.is_float() => {
+                integers::global_pool_memory(l, self.extents(), random)
+            }
+            Layer::IntegerElementwise(l) => integers::elementwise_memory(l, self.extents(), random),
             Layer::Depthwise(l) => layers::depthwise_memory(l, self.extents(), random),
             Layer::IntegerConv(l) => integers::general_conv_memory(l, self.extents(), random),
             Layer::GeneralConv(l) => products::general_conv_memory(l, self.extents(), random),

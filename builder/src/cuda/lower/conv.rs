@@ -162,6 +162,7 @@ impl Lower<'_> {
             dilations: window.dilations,
             residual_pitch: residual.as_ref().map(pitch),
             activation: window.activation,
+            ends: None,
         };
         let w = pack::depthwise_weights(&weights, filters, kh * kw, stored, self.dtype);
         let w = self.constant(w);

@@ -216,6 +216,7 @@ impl Lower<'_> {
                 y_pitch,
                 y_f32,
                 activation,
+                y: None,
             };
             (by_output(depth, 0, self.dtype), Layer::Gemv(layer))
         } else if self.dtype == DType::F16 {

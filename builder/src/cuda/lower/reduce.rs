@@ -64,6 +64,7 @@ impl Lower<'_> {
             x_pitch: pitch(&x),
             y_pitch: y.channels_stored,
             max,
+            mean: None,
         };
         self.add(node, Layer::GlobalPool(layer), vec![Operand::View(x)], &y, vec![]);
         if !keep {

@@ -67,6 +67,7 @@ impl Lower<'_> {
                 PoolKind::Max => None,
                 PoolKind::Average { count_include_pad } => Some(count_include_pad),
             },
+            mean: None,
         };
         self.add(node, Layer::Pool(layer), vec![Operand::View(x)], &y, vec![]);
         let view = if flat {
