@@ -86,7 +86,7 @@ pub fn open(uri: &str, cfg: &SourceConfig) -> Result<Box<dyn Source>, CaptureErr
         Address::Rtsp(address) => Box::new(Gst::open(uri, What::Rtsp(address), cfg)?),
         Address::Clip(path) => Box::new(Gst::open(uri, What::Clip(path), cfg)?),
         Address::Gst(pipeline) => Box::new(Gst::open(uri, What::Pipeline(pipeline), cfg)?),
-        Address::V4l2(path) => v4l2::open(&path, cfg)?,
+        Address::V4l2(camera) => v4l2::open(&camera, cfg)?,
     };
     Ok(match cfg.frames {
         Some(frames) => Box::new(limit::Limit::new(source, frames)),

@@ -14,7 +14,7 @@ pub(crate) enum Address {
     Avi(PathBuf),
     Mjpeg(PathBuf),
     Y4m(PathBuf),
-    V4l2(PathBuf),
+    V4l2(CameraAddress),
     Csi(u32),
     /// The whole URI.
     Rtsp(String),
@@ -30,6 +30,26 @@ pub(crate) struct TestAddress {
     pub(crate) uri: String,
     pub(crate) pattern: String,
     pub(crate) options: Vec<(String, String)>,
+}
+
+/// `/dev/video0?memory=userptr&format=MJPG`: a V4L2 camera and how to take its frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CameraAddress {
+    pub(crate) path: PathBuf,
+    /// Who owns the buffers.
+    pub(crate) memory: BufferMemory,
+    /// The only pixel format to take.
+    pub(crate) fourcc: Option<[u8; 4]>,
+}
+
+/// Who owns the buffers that a V4L2 driver fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum BufferMemory {
+    /// The driver (`V4L2_MEMORY_MMAP`).
+    #[default]
+    Mapped,
+    /// This process (`V4L2_MEMORY_USERPTR`).
+    User,
 }
 
 impl Address {
@@ -48,13 +68,7 @@ impl Address {
         match scheme.to_ascii_lowercase().as_str() {
             "test" => Ok(Self::Test(TestAddress::parse(uri, rest)?)),
             "file" => Self::path(uri, rest),
-            "v4l2" => match rest {
-                "" => Err(usage("no device is named, as in v4l2:///dev/video0".into())),
-                _ if rest.bytes().all(|byte| byte.is_ascii_digit()) => {
-                    Ok(Self::V4l2(PathBuf::from(format!("/dev/video{rest}"))))
-                }
-                _ => Ok(Self::V4l2(PathBuf::from(rest))),
-            },
+            "v4l2" => CameraAddress::parse(uri, rest).map(Self::V4l2),
             "csi" => Self::csi(uri, rest),
             "rtsp" | "rtsps" => Ok(Self::Rtsp(uri.to_owned())),
             "gst" if rest.trim().is_empty() => {
@@ -88,7 +102,7 @@ impl Address {
             return Err(CaptureError::new(Kind::Usage, uri, "no file is named"));
         }
         if path.starts_with("/dev/video") || path.starts_with("/dev/v4l/") {
-            return Ok(Self::V4l2(PathBuf::from(path)));
+            return CameraAddress::parse(uri, path).map(Self::V4l2);
         }
         let place = Path::new(path);
         if place.is_dir() {
@@ -139,20 +153,60 @@ impl Address {
 
 impl TestAddress {
     fn parse(uri: &str, rest: &str) -> Result<Self, CaptureError> {
-        let (pattern, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let mut options = Vec::new();
-        for option in query.split('&').filter(|option| !option.is_empty()) {
-            let Some((key, value)) = option.split_once('=') else {
-                return Err(CaptureError::new(
-                    Kind::Usage,
-                    uri,
-                    format!("`{option}` is not of the form key=value"),
-                ));
-            };
-            options.push((key.to_owned(), value.to_owned()));
-        }
+        let (pattern, options) = options(uri, rest)?;
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let options = options.into_iter().map(owned).collect();
         Ok(Self { uri: uri.to_owned(), pattern: pattern.to_owned(), options })
     }
+}
+
+impl CameraAddress {
+    fn parse(uri: &str, rest: &str) -> Result<Self, CaptureError> {
+        let usage = |reason: String| CaptureError::new(Kind::Usage, uri, reason);
+        let (device, options) = options(uri, rest)?;
+        let path = match device {
+            "" => return Err(usage("no device is named, as in v4l2:///dev/video0".into())),
+            _ if device.bytes().all(|byte| byte.is_ascii_digit()) => {
+                PathBuf::from(format!("/dev/video{device}"))
+            }
+            _ => PathBuf::from(device),
+        };
+        let mut address = Self { path, memory: BufferMemory::default(), fourcc: None };
+        for (key, value) in options {
+            match (key, value) {
+                ("memory", "mmap") => address.memory = BufferMemory::Mapped,
+                ("memory", "userptr") => address.memory = BufferMemory::User,
+                ("memory", _) => {
+                    return Err(usage(format!("memory={value}: mmap or userptr is wanted")));
+                }
+                ("format", _) => {
+                    let upper = value.to_ascii_uppercase();
+                    address.fourcc = Some(upper.as_bytes().try_into().map_err(|_| {
+                        usage(format!("format={value}: four characters are wanted, as in YUYV"))
+                    })?);
+                }
+                _ => {
+                    return Err(usage(format!("a camera has no option `{key}`"))
+                        .remedy("there are memory=mmap|userptr and format=YUYV|MJPG|…"));
+                }
+            }
+        }
+        Ok(address)
+    }
+}
+
+/// What stands before `?`, and the `key=value`s behind it.
+fn options<'a>(
+    uri: &str,
+    rest: &'a str,
+) -> Result<(&'a str, Vec<(&'a str, &'a str)>), CaptureError> {
+    let (what, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let pair = |option: &'a str| {
+        let reason = || format!("`{option}` is not of the form key=value");
+        option.split_once('=').ok_or_else(|| CaptureError::new(Kind::Usage, uri, reason()))
+    };
+    let parts = query.split('&').filter(|option| !option.is_empty());
+    Ok((what, parts.map(pair).collect::<Result<_, _>>()?))
 }
 
 /// A path's extension in lower case, or "".
@@ -218,9 +272,19 @@ mod tests {
         let parse = |uri| Address::parse(uri).unwrap();
         assert_eq!(parse("0"), Address::Csi(0));
         assert_eq!(parse("csi://1"), Address::Csi(1));
-        assert_eq!(parse("v4l2:///dev/video2"), Address::V4l2("/dev/video2".into()));
-        assert_eq!(parse("/dev/video2"), Address::V4l2("/dev/video2".into()));
-        assert_eq!(parse("v4l2://3"), Address::V4l2("/dev/video3".into()));
+        let camera = |path: &str, memory, fourcc| {
+            Address::V4l2(CameraAddress { path: path.into(), memory, fourcc })
+        };
+        assert_eq!(parse("v4l2:///dev/video2"), camera("/dev/video2", BufferMemory::Mapped, None));
+        assert_eq!(parse("/dev/video2"), camera("/dev/video2", BufferMemory::Mapped, None));
+        assert_eq!(
+            parse("v4l2://3?memory=userptr"),
+            camera("/dev/video3", BufferMemory::User, None)
+        );
+        assert_eq!(
+            parse("/dev/v4l/by-id/x?format=mjpg&memory=mmap"),
+            camera("/dev/v4l/by-id/x", BufferMemory::Mapped, Some(*b"MJPG"))
+        );
         assert_eq!(parse("rtsp://u:p@h:5/x"), Address::Rtsp("rtsp://u:p@h:5/x".into()));
         assert_eq!(parse("file://a/b.MP4"), Address::Clip("a/b.MP4".into()));
         assert_eq!(parse("file:///a/b.avi"), Address::Avi("/a/b.avi".into()));
@@ -244,6 +308,10 @@ mod tests {
         let kind = |uri| Address::parse(uri).unwrap_err().kind();
         assert_eq!(kind(""), Kind::Usage);
         assert_eq!(kind("v4l2://"), Kind::Usage);
+        assert_eq!(kind("/dev/video0?memory=dma"), Kind::Usage);
+        assert_eq!(kind("/dev/video0?format=x"), Kind::Usage);
+        assert_eq!(kind("/dev/video0?memory"), Kind::Usage);
+        assert_eq!(kind("v4l2://0?rate=3"), Kind::Usage);
         assert_eq!(kind("csi://x"), Kind::Usage);
         assert_eq!(kind("ftp://x"), Kind::Usage);
         assert_eq!(kind("webrtc://@:8554/x"), Kind::Unsupported);

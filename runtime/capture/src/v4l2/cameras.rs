@@ -7,6 +7,7 @@ use super::device::Device;
 use super::source::opening;
 use super::sys;
 use crate::error::CaptureError;
+use crate::uri::BufferMemory;
 
 /// A V4L2 capture node.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ fn look(path: PathBuf) -> Option<Camera> {
         modes: Vec::new(),
         problem,
     };
-    let device = match Device::open(&path) {
+    let device = match Device::open(&path, BufferMemory::Mapped) {
         Ok(device) => device,
         Err(error) => return Some(empty(path, Some(opening(&name, "open", error)))),
     };

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::mode::{FourCc, Mode};
 use super::sys;
+use crate::uri::BufferMemory;
 
 /// What a capture device says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,18 +66,21 @@ pub(super) trait Camera: Send {
 /// A device node.
 pub(super) struct Device {
     file: File,
+    memory: BufferMemory,
+    /// By the agreed format.
+    buffer_bytes: usize,
     buffers: Vec<sys::Mapping>,
     streaming: bool,
 }
 
 impl Device {
-    /// Opens a node.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens a node, to be streamed from into such buffers.
+    pub(super) fn open(path: &Path, memory: BufferMemory) -> io::Result<Self> {
         // Never blocks, so that the wait can look at the stop flag.
         let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
         let file =
             OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(path)?;
-        Ok(Self { file, buffers: Vec::new(), streaming: false })
+        Ok(Self { file, memory, buffer_bytes: 0, buffers: Vec::new(), streaming: false })
     }
 
     /// `VIDIOC_QUERYCAP`.
@@ -132,6 +136,14 @@ impl Device {
             if !discrete {
                 return;
             }
+        }
+    }
+
+    /// The buffers' `V4L2_MEMORY_…`.
+    fn memory_kind(&self) -> u32 {
+        match self.memory {
+            BufferMemory::Mapped => sys::MMAP,
+            BufferMemory::User => sys::USERPTR,
         }
     }
 
@@ -198,6 +210,7 @@ impl Camera for Device {
             ..Default::default()
         };
         sys::set_format(&self.file, &mut format)?;
+        self.buffer_bytes = format.sizeimage as usize;
         Ok(Agreed {
             fourcc: FourCc(format.pixelformat),
             width: format.width,
@@ -221,16 +234,21 @@ impl Camera for Device {
     }
 
     fn start(&mut self, count: u32) -> Result<usize, (&'static str, io::Error)> {
-        let mut request = sys::RequestBuffers { count, ..Default::default() };
+        let memory = self.memory_kind();
+        let mut request = sys::RequestBuffers { count, memory, ..Default::default() };
         sys::request_buffers(&self.file, &mut request)
             .map_err(|error| ("VIDIOC_REQBUFS", error))?;
         for index in 0..request.count.min(32) {
-            let mut buffer = sys::Buffer { index, ..Default::default() };
-            sys::query_buffer(&self.file, &mut buffer)
-                .map_err(|error| ("VIDIOC_QUERYBUF", error))?;
-            let mapping = sys::Mapping::new(&self.file, buffer.offset, buffer.length as usize)
-                .map_err(|error| ("mmap", error))?;
-            self.buffers.push(mapping);
+            let mapping = match self.memory {
+                BufferMemory::User => sys::Mapping::pages(self.buffer_bytes),
+                BufferMemory::Mapped => {
+                    let mut buffer = sys::Buffer { index, ..Default::default() };
+                    sys::query_buffer(&self.file, &mut buffer)
+                        .map_err(|error| ("VIDIOC_QUERYBUF", error))?;
+                    sys::Mapping::new(&self.file, buffer.offset(), buffer.length as usize)
+                }
+            };
+            self.buffers.push(mapping.map_err(|error| ("mmap", error))?);
             self.queue(index as usize).map_err(|error| ("VIDIOC_QBUF", error))?;
         }
         sys::stream(&self.file, true).map_err(|error| ("VIDIOC_STREAMON", error))?;
@@ -252,20 +270,21 @@ impl Camera for Device {
     }
 
     fn dequeue(&mut self) -> io::Result<Option<Filled>> {
-        let mut buffer = sys::Buffer::default();
+        let mut buffer = sys::Buffer { memory: self.memory_kind(), ..Default::default() };
         match sys::dequeue(&self.file, &mut buffer) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         }
         let monotonic = buffer.flags & sys::FLAG_TIMESTAMP_MASK == sys::FLAG_TIMESTAMP_MONOTONIC;
-        let time = buffer.seconds as u64 * 1_000_000_000 + buffer.microseconds as u64 * 1000;
+        let time = u64::try_from(buffer.seconds).ok().and_then(|s| s.checked_mul(1_000_000_000));
+        let time = time.and_then(|ns| ns.checked_add(buffer.microseconds as u64 * 1000));
         Ok(Some(Filled {
             index: buffer.index as usize,
             bytes: buffer.bytesused as usize,
             flawed: buffer.flags & sys::FLAG_ERROR != 0,
             sequence: buffer.sequence,
-            timestamp_ns: monotonic.then_some(time),
+            timestamp_ns: time.filter(|_| monotonic),
         }))
     }
 
@@ -274,6 +293,11 @@ impl Camera for Device {
     }
 
     fn queue(&mut self, index: usize) -> io::Result<()> {
+        if self.memory == BufferMemory::User
+            && let Some(pages) = self.buffers.get(index)
+        {
+            return sys::queue_user(&self.file, index as u32, pages);
+        }
         let mut buffer = sys::Buffer { index: index as u32, ..Default::default() };
         sys::queue(&self.file, &mut buffer)
     }
@@ -315,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_file_is_no_camera() {
-        let device = Device::open(Path::new("/dev/null")).unwrap();
+        let device = Device::open(Path::new("/dev/null"), BufferMemory::Mapped).unwrap();
         assert!(device.identity().is_err());
         assert!(device.modes((640, 480)).unwrap().is_empty());
     }

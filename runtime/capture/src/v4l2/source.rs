@@ -1,15 +1,15 @@
 //! A camera as a source.
 
 use std::io;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::device::{Camera, Device};
-use super::mode::{Coding, Mode, choose};
+use super::mode::{Coding, FourCc, Mode, choose};
 use super::stream::Stream;
 use super::sys;
 use crate::error::{CaptureError, CaptureErrorKind as Kind};
 use crate::format::Read;
+use crate::uri::{BufferMemory, CameraAddress};
 use crate::{Source, SourceConfig};
 
 /// How many buffers the driver fills in turn.
@@ -27,10 +27,14 @@ struct V4l2 {
 }
 
 /// Opens a camera in the best of its modes and starts it.
-pub(crate) fn open(path: &Path, cfg: &SourceConfig) -> Result<Box<dyn Source>, CaptureError> {
+pub(crate) fn open(
+    camera: &CameraAddress,
+    cfg: &SourceConfig,
+) -> Result<Box<dyn Source>, CaptureError> {
+    let CameraAddress { path, memory, fourcc } = camera;
     let name = path.display().to_string();
     let fail = |call, error| opening(&name, call, error);
-    let mut device = Device::open(path).map_err(|error| fail("open", error))?;
+    let mut device = Device::open(path, *memory).map_err(|error| fail("open", error))?;
     let identity = device.identity().map_err(|error| fail("VIDIOC_QUERYCAP", error))?;
     let caps = identity.capabilities;
     let refuse = |reason: String| CaptureError::new(Kind::Unsupported, &name, reason);
@@ -46,7 +50,15 @@ pub(crate) fn open(path: &Path, cfg: &SourceConfig) -> Result<Box<dyn Source>, C
     }
     let (width, height) = (cfg.width.unwrap_or(SIZE.0), cfg.height.unwrap_or(SIZE.1));
     let rate = cfg.rate.unwrap_or(RATE);
-    let modes = device.modes((width, height)).map_err(|error| fail("VIDIOC_ENUM_FMT", error))?;
+    let mut modes =
+        device.modes((width, height)).map_err(|error| fail("VIDIOC_ENUM_FMT", error))?;
+    if let Some(fourcc) = fourcc.map(FourCc) {
+        if !modes.iter().any(|mode| mode.fourcc == fourcc) {
+            let offered = formats(&modes);
+            return Err(refuse(format!("it has no format {fourcc}; it offers {offered}")));
+        }
+        modes.retain(|mode| mode.fourcc == fourcc);
+    }
     let Some(mode) = choose(&modes, width, height, rate) else {
         return Err(no_mode(&name, &modes));
     };
@@ -75,13 +87,23 @@ pub(crate) fn open(path: &Path, cfg: &SourceConfig) -> Result<Box<dyn Source>, C
     {
         log::warn!("{name}: gives {set:.1} frames/s in this mode, not the {asked} asked for");
     }
-    let buffers = device.start(BUFFERS).map_err(|(call, error)| fail(call, error))?;
+    let buffers = device.start(BUFFERS).map_err(|(call, error)| {
+        let invalid = error.kind() == io::ErrorKind::InvalidInput;
+        let made = fail(call, error);
+        match (call, memory) {
+            ("VIDIOC_REQBUFS", BufferMemory::User) if invalid => made
+                .of_kind(Kind::Unsupported)
+                .remedy("its driver does not fill user memory; leave memory=userptr out"),
+            _ => made,
+        }
+    })?;
     if buffers < 2 {
         return Err(refuse(format!("the driver gives {buffers} buffers, and two are needed")));
     }
     let decoded = if coding == Coding::Jpeg { " decoded to rgb" } else { "" };
+    let into = if *memory == BufferMemory::User { " into user memory" } else { "" };
     let description = format!(
-        "{name}: {} ({}), {}x{} {}{decoded}{}",
+        "{name}: {} ({}), {}x{} {}{decoded}{}{into}",
         identity.card,
         identity.driver,
         agreed.width,
@@ -120,9 +142,7 @@ pub(super) fn opening(name: &str, call: &str, error: io::Error) -> CaptureError 
 
 /// No format of a camera can be taken: why, and what then?
 fn no_mode(name: &str, modes: &[Mode]) -> CaptureError {
-    let mut formats: Vec<String> = modes.iter().map(|mode| mode.fourcc.to_string()).collect();
-    formats.dedup();
-    let formats = formats.join(", ");
+    let formats = formats(modes);
     if modes.iter().any(|mode| mode.fourcc.is_bayer()) {
         let reason = format!("a raw sensor ({formats}), whose pictures need an image processor");
         return CaptureError::new(Kind::Unsupported, name, reason)
@@ -134,6 +154,13 @@ fn no_mode(name: &str, modes: &[Mode]) -> CaptureError {
     };
     CaptureError::new(Kind::Unsupported, name, reason)
         .remedy("taken are YUYV UYVY NV12 YU12 RGB3 BGR3 GREY MJPG; try gst://v4l2src device=…")
+}
+
+/// The formats of modes, for people.
+fn formats(modes: &[Mode]) -> String {
+    let mut formats: Vec<String> = modes.iter().map(|mode| mode.fourcc.to_string()).collect();
+    formats.dedup();
+    formats.join(", ")
 }
 
 impl Source for V4l2 {
@@ -164,7 +191,8 @@ impl Source for V4l2 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mode::FourCc;
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -190,7 +218,11 @@ mod tests {
 
     #[test]
     fn what_is_no_camera_is_refused() {
-        let open = |path: &str| open(Path::new(path), &SourceConfig::default()).err().unwrap();
+        let open = |path: &str| {
+            let (path, memory) = (PathBuf::from(path), BufferMemory::Mapped);
+            let camera = CameraAddress { path, memory, fourcc: None };
+            open(&camera, &SourceConfig::default()).err().unwrap()
+        };
         assert_eq!(open("/dev/null").kind(), Kind::Unsupported);
         assert_eq!(open("/dev/video99").kind(), Kind::NotFound);
     }

@@ -14,6 +14,9 @@ use crate::jpeg::Decoder;
 /// Gaps of more frames than this are a counter that started anew.
 const MAX_GAP: u32 = 1 << 16;
 
+/// Frames that claim to be older than this have a wrong time: drivers' clocks wrap and jump.
+const MAX_AGE_NS: u64 = 10_000_000_000;
+
 /// A camera that streams.
 pub(super) struct Stream<C> {
     name: String,
@@ -104,7 +107,10 @@ impl<C: Camera> Stream<C> {
             if !taken {
                 continue;
             }
-            let timestamp_ns = newest.timestamp_ns.unwrap_or_else(monotonic_ns);
+            let now = monotonic_ns();
+            let timestamp_ns = newest.timestamp_ns.unwrap_or(now);
+            let plausible = timestamp_ns <= now && now - timestamp_ns <= MAX_AGE_NS;
+            let timestamp_ns = if plausible { timestamp_ns } else { now };
             let dropped_before = u32::try_from(sequence - self.expected).unwrap_or(u32::MAX);
             self.expected = sequence + 1;
             let format = self.format;

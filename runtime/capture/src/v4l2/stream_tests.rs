@@ -22,6 +22,8 @@ enum Event {
     Frame(u32),
     /// The same, of these bytes.
     Bytes(u32, Vec<u8>),
+    /// The same, taken at a time by the monotonic clock.
+    Stamped(u32, u64),
     /// The same, marked as damaged.
     Flawed(u32),
     /// Nothing more is ready now.
@@ -67,10 +69,16 @@ impl Camera for Script {
     }
 
     fn dequeue(&mut self) -> io::Result<Option<Filled>> {
+        let stamp = match self.events.front() {
+            Some(Event::Stamped(_, time)) => Some(*time),
+            _ => None,
+        };
         let (sequence, bytes, flawed) = match self.events.front() {
             None | Some(Event::Pause | Event::WaitFails(_)) => return Ok(None),
             Some(Event::Fails(number)) => return Err(io::Error::from_raw_os_error(*number)),
-            Some(Event::Frame(number)) => (*number, vec![*number as u8; self.frame_bytes], false),
+            Some(Event::Frame(number) | Event::Stamped(number, _)) => {
+                (*number, vec![*number as u8; self.frame_bytes], false)
+            }
             Some(Event::Flawed(number)) => (*number, vec![0xee; self.frame_bytes], true),
             Some(Event::Bytes(number, bytes)) => (*number, bytes.clone(), false),
         };
@@ -78,8 +86,7 @@ impl Camera for Script {
         self.events.pop_front();
         let count = bytes.len();
         self.buffers[index] = bytes;
-        let timestamp_ns = (sequence % 2 == 0).then_some(u64::from(sequence) * 1000);
-        Ok(Some(Filled { index, bytes: count, flawed, sequence, timestamp_ns }))
+        Ok(Some(Filled { index, bytes: count, flawed, sequence, timestamp_ns: stamp }))
     }
 
     fn bytes(&self, index: usize) -> &[u8] {
@@ -220,14 +227,21 @@ fn only_damaged_frames_end_in_a_timeout_that_says_so() {
 }
 
 #[test]
-fn timestamps_are_the_drivers_when_monotonic() {
-    let mut stream = grey([Frame(2), Pause, Frame(3)]);
+fn timestamps_are_the_drivers_unless_they_cannot_be() {
+    let taken = crate::monotonic_ns() - 2000;
+    let hour = 3_600_000_000_000;
+    let later = taken + hour;
+    // The machine may be up for less than an hour; a clock that wrapped shows 0 in any case.
+    let events = [Stamped(2, taken), Pause, Frame(3), Pause, Stamped(4, later), Pause];
+    let mut stream = grey(events.into_iter().chain([Stamped(5, 0)]));
     let stop = AtomicBool::new(false);
-    let meta = stream.read(&mut [0; 8], &stop).unwrap();
-    assert_eq!(meta.timestamp_ns, 2000);
-    let before = crate::monotonic_ns();
-    let meta = stream.read(&mut [0; 8], &stop).unwrap();
-    assert!(meta.timestamp_ns >= before);
+    let mut time = || stream.read(&mut [0; 8], &stop).unwrap().timestamp_ns;
+    assert_eq!(time(), taken);
+    for wrong in ["none", "in the future", "wrapped"] {
+        let before = crate::monotonic_ns();
+        let time = time();
+        assert!((before..=crate::monotonic_ns()).contains(&time), "{wrong}: {time}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The only `unsafe` of this crate: V4L2's ioctls and mapped buffers, as safe functions.
+//! The only `unsafe` of this crate: V4L2's ioctls and their buffers, as safe functions.
 //!
 //! The structures are those of `linux/videodev2.h` on 64-bit Linux, which are the same on x86-64
 //! and aarch64; their sizes are part of the ioctls' numbers, and the tests compare both with the
@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 
 use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("V4L2 structures are described here for 64-bit Linux only");
@@ -19,6 +19,8 @@ compile_error!("V4L2 structures are described here for 64-bit Linux only");
 pub(super) const CAPTURE: u32 = 1;
 /// `V4L2_MEMORY_MMAP`.
 pub(super) const MMAP: u32 = 1;
+/// `V4L2_MEMORY_USERPTR`.
+pub(super) const USERPTR: u32 = 2;
 /// `V4L2_CAP_VIDEO_CAPTURE`.
 pub(super) const CAP_CAPTURE: u32 = 0x1;
 /// `V4L2_CAP_VIDEO_CAPTURE_MPLANE`.
@@ -172,7 +174,8 @@ pub(super) struct RequestBuffers {
     pub(super) reserved: [u8; 3],
 }
 
-/// `struct v4l2_buffer`, its union as the offset of a mapped buffer.
+/// `struct v4l2_buffer`; its union is the offset of a mapped buffer, or the address of memory of
+/// this process's, of which only [`queue_user`] makes use.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Buffer {
@@ -187,8 +190,7 @@ pub(super) struct Buffer {
     pub(super) timecode: [u32; 4],
     pub(super) sequence: u32,
     pub(super) memory: u32,
-    pub(super) offset: u32,
-    pub(super) offset_high: u32,
+    pub(super) place: u64,
     pub(super) length: u32,
     pub(super) reserved: u32,
     pub(super) request: i32,
@@ -207,8 +209,8 @@ macro_rules! ioctls {
             // writes are a value of it, as it consists of integers.
             let call = unsafe { Updater::<NUMBER, $argument>::new(argument) };
             // SAFETY: the kernel writes nothing but the structure: `prepare` has set the kinds
-            // whose structures hold no pointers, and memory of the kernel's own for buffers.
-            // On a descriptor that is no V4L2 device it fails.
+            // whose structures hold no pointers, and where buffers are queued, memory of the
+            // kernel's own. On a descriptor that is no V4L2 device it fails.
             unsafe { ioctl(device, call) }.map_err(io::Error::from)
         }
     )*};
@@ -222,15 +224,15 @@ ioctls! {
         |argument| argument.kind = CAPTURE;
     /// `VIDIOC_S_FMT`, of the capture format.
     set_format(Format) = opcode::read_write::<Format>(b'V', 5), |argument| argument.kind = CAPTURE;
-    /// `VIDIOC_REQBUFS`, of mapped capture buffers.
+    /// `VIDIOC_REQBUFS`, of capture buffers.
     request_buffers(RequestBuffers) = opcode::read_write::<RequestBuffers>(b'V', 8),
-        |argument| (argument.kind, argument.memory) = (CAPTURE, MMAP);
+        |argument| argument.kind = CAPTURE;
     /// `VIDIOC_QUERYBUF`.
     query_buffer(Buffer) = opcode::read_write::<Buffer>(b'V', 9), Buffer::mapped;
-    /// `VIDIOC_QBUF`.
+    /// `VIDIOC_QBUF`, of a mapped buffer.
     queue(Buffer) = opcode::read_write::<Buffer>(b'V', 15), Buffer::mapped;
-    /// `VIDIOC_DQBUF`.
-    dequeue(Buffer) = opcode::read_write::<Buffer>(b'V', 17), Buffer::mapped;
+    /// `VIDIOC_DQBUF`, of either memory: it takes no address, it tells one.
+    dequeue(Buffer) = opcode::read_write::<Buffer>(b'V', 17), |argument| argument.kind = CAPTURE;
     /// `VIDIOC_S_PARM`, of capture.
     set_parameters(StreamParameters) = opcode::read_write::<StreamParameters>(b'V', 22),
         |argument| argument.kind = CAPTURE;
@@ -245,6 +247,28 @@ impl Buffer {
     fn mapped(&mut self) {
         (self.kind, self.memory) = (CAPTURE, MMAP);
     }
+
+    /// Where a mapped buffer that was queried is to be mapped.
+    pub(super) fn offset(&self) -> u64 {
+        // The union's first four bytes, which are the low ones on both architectures.
+        self.place & 0xffff_ffff
+    }
+}
+
+/// `VIDIOC_QBUF`, of memory of this process's.
+pub(super) fn queue_user(device: &impl AsFd, index: u32, memory: &Mapping) -> io::Result<()> {
+    const NUMBER: Opcode = opcode::read_write::<Buffer>(b'V', 15);
+    let length = u32::try_from(memory.length).map_err(io::Error::other)?;
+    let place = memory.start.as_ptr() as u64;
+    let mut buffer =
+        Buffer { index, kind: CAPTURE, memory: USERPTR, place, length, ..Default::default() };
+    // SAFETY: the number is of an ioctl whose argument is this structure.
+    let call = unsafe { Updater::<NUMBER, Buffer>::new(&mut buffer) };
+    // SAFETY: the driver fills `length` bytes at `place` until it gives the buffer back, which is
+    // a writable mapping of that length, or the kernel refuses it. The driver pins the pages, so
+    // that they are nobody else's should the mapping go before that; and this process reads
+    // them between a dequeue and the next queue only.
+    unsafe { ioctl(device, call) }.map_err(io::Error::from)
 }
 
 /// `VIDIOC_STREAMON`, or `VIDIOC_STREAMOFF`, of capture.
@@ -265,7 +289,7 @@ pub(super) fn stream(device: &impl AsFd, on: bool) -> io::Result<()> {
     done.map_err(io::Error::from)
 }
 
-/// A buffer of the device, mapped to be read.
+/// A buffer: the device's, mapped to be read, or pages of this process's.
 pub(super) struct Mapping {
     start: NonNull<u8>,
     length: usize,
@@ -276,11 +300,23 @@ unsafe impl Send for Mapping {}
 
 impl Mapping {
     /// Maps `length` bytes at the offset that the device gave for a buffer.
-    pub(super) fn new(device: &impl AsFd, offset: u32, length: usize) -> io::Result<Self> {
+    pub(super) fn new(device: &impl AsFd, offset: u64, length: usize) -> io::Result<Self> {
         let (protection, flags) = (ProtFlags::READ, MapFlags::SHARED);
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe { mmap(ptr::null_mut(), length, protection, flags, device, offset) }?;
+        Self::at(start, length)
+    }
+
+    /// New pages of this process's, for [`queue_user`].
+    pub(super) fn pages(length: usize) -> io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: as above.
         let start =
-            unsafe { mmap(ptr::null_mut(), length, protection, flags, device, offset.into()) }?;
+            unsafe { mmap_anonymous(ptr::null_mut(), length, protection, MapFlags::PRIVATE) }?;
+        Self::at(start, length)
+    }
+
+    fn at(start: *mut std::ffi::c_void, length: usize) -> io::Result<Self> {
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at null"))?;
         Ok(Self { start, length })
     }
@@ -296,7 +332,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: this is the mapping that `new` made, and nothing borrows it any more.
+        // SAFETY: this is the mapping that `new` or `pages` made, and nothing borrows it any more.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
     }
 }
@@ -326,7 +362,7 @@ mod tests {
         assert_eq!(offset_of!(StreamParameters, interval), 12);
         assert_eq!(offset_of!(Buffer, seconds), 24);
         assert_eq!(offset_of!(Buffer, sequence), 56);
-        assert_eq!(offset_of!(Buffer, offset), 64);
+        assert_eq!(offset_of!(Buffer, place), 64);
         assert_eq!(offset_of!(Buffer, length), 72);
     }
 
@@ -353,5 +389,9 @@ mod tests {
         assert!(stream(&file, true).is_err());
         assert!(dequeue(&file, &mut Buffer::default()).is_err());
         assert!(Mapping::new(&file, 0, 0).is_err());
+        let pages = Mapping::pages(5000).unwrap();
+        assert!(pages.bytes().iter().all(|&byte| byte == 0));
+        assert!(queue_user(&file, 0, &pages).is_err());
+        assert!(Mapping::pages(0).is_err());
     }
 }
