@@ -37,11 +37,17 @@ struct Scripted {
     acts: Vec<Act>,
     at: usize,
     live: bool,
+    /// Lives as long as this source.
+    _held: Arc<()>,
 }
 
 impl Scripted {
     fn boxed(acts: Vec<Act>, live: bool) -> Box<dyn Source> {
-        Box::new(Scripted { acts, at: 0, live })
+        Self::holding(Arc::default(), acts, live)
+    }
+
+    fn holding(held: Arc<()>, acts: Vec<Act>, live: bool) -> Box<dyn Source> {
+        Box::new(Scripted { acts, at: 0, live, _held: held })
     }
 }
 
@@ -156,12 +162,18 @@ fn a_lost_camera_is_opened_again_and_numbers_go_on() {
     let opened = Arc::new(AtomicU64::new(0));
     let opens = opened.clone();
     let slow = Act::Frame(Duration::from_millis(30));
+    let camera = Arc::new(());
     let mut pipeline = Pipeline::builder(&engine, "scripted")
-        .source(move || match opens.fetch_add(1, Ordering::Relaxed) {
-            // The first time it is lost after 3 frames, and the first try to reopen fails.
-            0 => Ok(Scripted::boxed(vec![slow, slow, slow, Act::Fail(gone)], true)),
-            1 => Err(gone()),
-            _ => Ok(Scripted::boxed(vec![slow, slow], true)),
+        .source(move || {
+            // Cameras are had by one at a time: the lost one must have been closed.
+            assert_eq!(Arc::strong_count(&camera), 1, "it is still open");
+            let open = |acts| Ok(Scripted::holding(camera.clone(), acts, true));
+            match opens.fetch_add(1, Ordering::Relaxed) {
+                // The first time it is lost after 3 frames, and the first try to reopen fails.
+                0 => open(vec![slow, slow, slow, Act::Fail(gone)]),
+                1 => Err(gone()),
+                _ => open(vec![slow, slow]),
+            }
         })
         .reconnect(true, Duration::from_millis(10))
         .start()

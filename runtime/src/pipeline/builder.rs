@@ -202,7 +202,7 @@ impl PipelineBuilder {
             live: source.is_live() || realtime,
             limit,
             reconnect: self.reconnect && source.is_live(),
-            source,
+            source: Some(source),
             opener,
             uri: uri.clone(),
             backoff: self.backoff,

@@ -28,7 +28,8 @@ pub(crate) struct Counters {
 }
 
 pub(crate) struct CaptureThread {
-    pub source: Box<dyn Source>,
+    /// `None` while it is lost: a camera is not opened again before it was closed.
+    pub source: Option<Box<dyn Source>>,
     pub opener: Opener,
     pub uri: String,
     /// The newest frame wins; otherwise every frame waits for its turn.
@@ -68,8 +69,9 @@ impl CaptureThread {
             if !self.live && !self.frames.wait_for_room() {
                 return Ok(());
             }
+            let Some(source) = &mut self.source else { return Ok(()) };
             let begin = monotonic_ns();
-            match self.source.read(&mut frame.pixels, &self.stop) {
+            match source.read(&mut frame.pixels, &self.stop) {
                 Ok(Read::Frame(meta)) => {
                     let captured = monotonic_ns();
                     let meta = FrameMeta { sequence: offset + meta.sequence, ..meta };
@@ -77,7 +79,7 @@ impl CaptureThread {
                     self.recorder.add(Track::Capture, "capture", next - 1, [begin, captured]);
                     frame.meta = meta;
                     frame.name.clear();
-                    frame.name.push_str(self.source.frame_name().unwrap_or(""));
+                    frame.name.push_str(source.frame_name().unwrap_or(""));
                     frame.captured_ns = captured;
                     // A file's frame begins when reading begins, a live one when it was seen.
                     frame.begin_ns =
@@ -114,7 +116,7 @@ impl CaptureThread {
                 Err(e) => return Err(e),
             }
             // A reopened camera may deliver larger frames than the slots were made for.
-            let need = self.source.max_frame_bytes();
+            let need = self.source.as_ref().map_or(0, |source| source.max_frame_bytes());
             if frame.pixels.len() < need {
                 frame.pixels = pixels(need);
             }
@@ -122,8 +124,9 @@ impl CaptureThread {
         Ok(())
     }
 
-    /// Opens the source again, with growing patience; false when stopped meanwhile.
+    /// Closes the source and opens it again, with growing patience; false when stopped meanwhile.
     fn reopen(&mut self) -> bool {
+        self.source = None;
         let mut wait = self.backoff;
         loop {
             log::warn!("{}: opening again in {:.1} s", self.uri, wait.as_secs_f64());
@@ -134,7 +137,7 @@ impl CaptureThread {
                 Ok(source) => {
                     self.counters.reconnects.fetch_add(1, Ordering::Relaxed);
                     log::warn!("source is back: {}", source.describe());
-                    self.source = source;
+                    self.source = Some(source);
                     return true;
                 }
                 Err(e) if e.kind() == CaptureErrorKind::Stopped => return false,
