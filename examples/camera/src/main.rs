@@ -36,8 +36,8 @@ usage: camera [INPUT [OUTPUT…]] [options]
                    status 7 when that is too little
 ";
 
-/// The model, the clip and what is on it.
-const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets");
+/// Where this was built.
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The least AP50 over the bundled clip that `--check` takes.
 const LEAST_AP50: f64 = 0.90;
@@ -59,14 +59,16 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
     // 1. The engine: built for this machine from the model, or kept from the last time.
     let folder = output_folder();
     std::fs::create_dir_all(&folder)?;
-    let model = options.model.unwrap_or_else(|| Path::new(ASSETS).join("detector.onnx"));
+    let assets = assets();
+    let model = options.model.unwrap_or_else(|| assets.join("detector.onnx"));
     let file = folder.join(model.file_stem().unwrap_or_default()).with_extension("tobiuo");
     let build = BuildOptions { device: options.device, ..BuildOptions::default() };
     build_cached(&model, &file, &build, &mut Terminal::new())?;
     let engine = Engine::open(&file)?;
 
     // 2. The pipeline: where frames come from, where results go.
-    let input = options.input.unwrap_or_else(|| format!("{ASSETS}/clip.avi"));
+    let clip = assets.join("clip.avi").display().to_string();
+    let input = options.input.unwrap_or(clip);
     let mut builder = Pipeline::builder(&engine, input)
         .source_config(SourceConfig { frames: options.frames, ..SourceConfig::default() })
         .stop_flag(process::stop_on_signals()?);
@@ -92,7 +94,7 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let mut pipeline = builder.start()?;
 
     // 3. The results, frame by frame. The sinks have had them already; the rest is yours.
-    let read = || Annotations::read(&Path::new(ASSETS).join("clip.json"));
+    let read = || Annotations::read(&assets.join("clip.json"));
     let truth = options.check.then(read).transpose()?;
     let mut evaluator = Evaluator::new(engine.labels().len());
     while let Some(result) = pipeline.next()? {
@@ -123,9 +125,18 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The folder of the model, the clip and what is on it: in the clone that this was built in, else
+/// beside the program, where `cross/build` puts it.
+fn assets() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    let places = [Path::new(HERE).join("assets"), program.with_file_name("assets")];
+    let there = places.iter().find(|place| place.is_dir());
+    there.unwrap_or(&places[0]).clone()
+}
+
 /// `target/camera` of the clone that this was built in, else a folder of the user's cache.
 fn output_folder() -> PathBuf {
-    let clone = Path::new(ASSETS).ancestors().nth(3).filter(|root| root.is_dir());
+    let clone = Path::new(HERE).ancestors().nth(2).filter(|root| root.is_dir());
     let cache = || std::env::var_os("XDG_CACHE_HOME").map_or_else(std::env::temp_dir, Into::into);
     clone.map_or_else(|| cache().join("tobiuo-camera"), |root| root.join("target/camera"))
 }
