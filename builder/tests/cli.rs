@@ -16,7 +16,7 @@ fn text(path: &Path) -> &str {
 
 /// On a machine without a GPU, or with the GPU hidden.
 fn run(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tobiuo-builder"));
+    let mut command = tobiuo_standin::program(env!("CARGO_BIN_EXE_tobiuo-builder"));
     command.env("CUDA_VISIBLE_DEVICES", "").args(arguments).output().unwrap()
 }
 
@@ -334,10 +334,11 @@ fn a_full_disk_leaves_what_was_there() {
     let m = model("detector.onnx");
     let build = |limit: &str| {
         // Blocks of 512 bytes; a process that ignores the signal gets an error instead.
-        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" build \"$1\" -o \"$2\"");
-        let program = env!("CARGO_BIN_EXE_tobiuo-builder");
-        let arguments = ["-c", &script, program, text(&m), text(&engine)];
-        Command::new("sh").args(arguments).output().unwrap()
+        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" \"$@\"");
+        let program = tobiuo_standin::program(env!("CARGO_BIN_EXE_tobiuo-builder"));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).arg(program.get_program()).args(program.get_args());
+        shell.args(["build", text(&m), "-o", text(&engine)]).output().unwrap()
     };
     let out = build("64");
     assert_eq!(out.status.code(), Some(1), "{}", words(&out));

@@ -19,8 +19,10 @@ mod kernel;
 mod ledger;
 mod memory;
 mod nvrtc;
+pub mod program;
 mod queue;
 mod status;
 
 pub use config::{Description, Device};
 pub use harness::{Outcome, Report, Standin};
+pub use program::program;

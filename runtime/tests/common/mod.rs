@@ -179,7 +179,7 @@ pub fn clip(folder: &Path, frames: usize) -> PathBuf {
 
 /// The program under test.
 pub fn tobiuo() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tobiuo"));
+    let mut command = tobiuo_standin::program(env!("CARGO_BIN_EXE_tobiuo"));
     command.env_remove("RUST_LOG");
     command
 }

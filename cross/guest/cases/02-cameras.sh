@@ -1,0 +1,7 @@
+. /board/lib.sh
+tobiuo cameras >/tmp/cameras
+has /tmp/cameras vivid
+has /tmp/cameras YUYV
+! grep -q video1 /tmp/cameras || fail "the output /dev/video1 is listed as a camera"
+tobiuo cameras --json >/tmp/cameras.json
+echo "$(grep -c frames/s /tmp/cameras) modes of $(grep -o '/dev/video0.*' /tmp/cameras | head -n 1)"

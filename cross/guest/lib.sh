@@ -1,0 +1,102 @@
+# What the cases share. Each is a shell script of its own, run with -e, that ends with a status
+# and, in its last line, with what it has seen.
+
+engines=/var/lib/tobiuo
+
+fail() {
+    echo "$*"
+    exit 1
+}
+
+# Fails unless a file has a line that matches.
+has() {
+    grep -q -- "$2" "$1" || fail "'$2' is not in $1: $(cat "$1")"
+}
+
+# Waits until a command succeeds, for so many seconds.
+await() {
+    left=$(($1 * 10))
+    shift
+    until "$@"; do
+        [ $left -gt 0 ] || fail "not within the time: $* $(tail -n 5 /tmp/run.log /tmp/run.json)"
+        left=$((left - 1))
+        sleep 0.1
+    done
+}
+
+# The virtual camera: input 0 is a webcam, input 1 HDMI, into which /dev/video1 can be looped.
+vivid_on() {
+    insmod /lib/modules/vivid.ko n_devs=1 node_types=0x101 num_inputs=2 input_types=0xc \
+        num_outputs=1 output_types=1 no_error_inj=0
+    [ -c /dev/video0 ] || fail "vivid made no /dev/video0"
+}
+
+# It can be unloaded when nobody has it open.
+vivid_off() {
+    await 10 rmmod vivid
+}
+
+# Sets a control of the camera: NAME=VALUE.
+control() {
+    v4l2-ctl -d /dev/video0 -c "$1"
+}
+
+# How many results a run has given.
+results() {
+    grep -c '^{"frame"' /tmp/run.json || true
+}
+
+gave() {
+    [ "$(results)" -ge "$1" ]
+}
+
+logged() {
+    grep -q -- "$1" /tmp/run.log
+}
+
+# Starts the pipeline on a camera, at vivid's smallest size: ENGINE INPUT OPTIONS…
+start() {
+    run "$@" --width 320 --height 180 --rate 60
+}
+
+# Starts the pipeline: ENGINE INPUT OPTIONS…
+run() {
+    engine=$engines/$1.tobiuo
+    shift
+    tobiuo run "$engine" "$@" --json >/tmp/run.json 2>/tmp/run.log &
+    pid=$!
+}
+
+# Waits for so many more results.
+more() {
+    await 60 gave $(($(results) + $1))
+}
+
+# Asks the pipeline to stop, which it must at once and well. Its numbers must rise.
+stop() {
+    kill -TERM $pid
+    await 3 ended
+    wait $pid || fail "status $? after SIGTERM: $(cat /tmp/run.log)"
+    has /tmp/run.json '^{"summary"'
+    sed -n 's/^{"frame":\([0-9]*\),.*/\1/p' /tmp/run.json |
+        awk 'NR > 1 && $1 <= last {exit 1} {last = $1}' || fail "numbers do not rise"
+}
+
+ended() {
+    ! [ -d /proc/$pid ] || grep -q '^State:.*Z' /proc/$pid/status
+}
+
+# A number of the last run's summary.
+number() {
+    sed -n "s/^{\"summary\".*\"$1\":\([0-9.]*\).*/\1/p" /tmp/run.json
+}
+
+# Fails unless the resident memory of the pipeline is at most engine + arena + 40 MB; tells it.
+memory() {
+    engine=$engines/$1.tobiuo
+    arena=$(tobiuo inspect "$engine" --json | sed -n 's/.*"arena": *\([0-9]*\).*/\1/p' | head -n 1)
+    rss=$(($(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' /proc/$pid/status) * 1024))
+    limit=$(($(stat -c %s "$engine") + arena + 40000000))
+    [ "$rss" -le "$limit" ] || fail "RSS is $rss bytes; engine, arena and 40 MB are $limit"
+    echo "RSS $((rss / 1000)) kB of $((limit / 1000)) kB"
+}
