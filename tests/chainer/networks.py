@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tests" / "fixtures" / "chainer")]
@@ -53,11 +54,13 @@ def classifier(chain, logits):
 
 
 def vgg16():
-    chain = L.VGG16Layers(pretrained_model=None)
     # Its own first fully connected layer takes 7x7 pixels and has 411 MB; all layers are there
     # with pictures of 64x64, which leave 2x2.
-    with chain.init_scope():
-        chain.fc6 = L.Linear(512 * 2 * 2, 4096)
+    def smaller(n_in, n_out, **options):
+        return L.Linear(512 * 2 * 2 if n_in == 512 * 7 * 7 else n_in, n_out, **options)
+
+    with mock.patch("chainer.links.model.vision.vgg.Linear", smaller):
+        chain = L.VGG16Layers(pretrained_model=None)
     return (1, 3, 64, 64), *classifier(chain, "fc8")
 
 
