@@ -24,7 +24,10 @@ LIMIT = 1e-6
 
 
 def differences(old, new):
-    names, made = ({f.name for f in folder.iterdir()} for folder in (old, new))
+    # ONNX files hold the exporter's idea of names; what they compute is compared by the tests.
+    names, made = (
+        {f.name for f in folder.iterdir() if f.suffix != ".onnx"} for folder in (old, new)
+    )
     if names != made:
         yield f"files differ: {', '.join(sorted(names ^ made))}"
     for name in sorted(names & made):

@@ -24,29 +24,11 @@ sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tests" / "fixtures" / "chainer
 import chainer  # noqa: E402
 import chainer.links as L  # noqa: E402
 import numpy as np  # noqa: E402
-import onnx_chainer  # noqa: E402
 import tobiuo  # noqa: E402
 from cases import Random  # noqa: E402
-from networks import NETWORKS, randomize  # noqa: E402
+from networks import NETWORKS, NOT_IN_ONNX, Network, export, randomize  # noqa: E402
 
 AGAINST_CHAINER, BETWEEN_DOORS = 1e-5, 1e-6
-
-
-class Network(chainer.Chain):
-    """A chain that gives several outputs in one order."""
-
-    def __init__(self, chain, forward):
-        super().__init__()
-        with self.init_scope():
-            self.chain = chain
-        self._forward = forward
-        self.names = None
-
-    def forward(self, x):
-        y = self._forward(self.chain, x)
-        y = y if isinstance(y, dict) else {"prob": y}
-        self.names = list(y)
-        return tuple(y.values())
 
 
 def classifier(chain, logits):
@@ -80,8 +62,7 @@ def yolov2():
 
 
 BIG = [vgg16, googlenet, resnet50, yolov2]
-# Resizing has no counterpart in the opset that onnx_chainer writes.
-SMALL = {name: f for name, f in NETWORKS.items() if name != "segmentation"}
+SMALL = {name: f for name, f in NETWORKS.items() if name not in NOT_IN_ONNX}
 
 
 class Program:
@@ -143,8 +124,7 @@ def check(name, build, program):
 
     ours, kernels, seconds = program.engine(dump, x, net.names)
     shutil.rmtree(dump)
-    onnx_chainer.export(net, x, filename=str(onnx), opset_version=9, input_names=["input"],
-                        output_names=net.names, no_testcase=True)
+    export(net, x, onnx)
     other, onnx_kernels, _ = program.engine(onnx, x, net.names)
     onnx.unlink()
 
