@@ -6,7 +6,8 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use common::{Random, answer, root};
 use tobiuo::eval::{Annotations, EvalOptions, evaluate};
@@ -72,9 +73,9 @@ fn two_at_once(engine: &Engine) -> Result<Vec<Vec<Vec<u8>>>, Failure> {
 }
 
 /// The whole path once; how many frames went with a lost device.
-fn everything(folder: &Path) -> Result<u64, Failure> {
+fn everything(folder: &Path, device: DeviceChoice) -> Result<u64, Failure> {
     let path = folder.join("model.tobiuo");
-    build(&tiny_detector(), &path, &options(DeviceChoice::Cuda(0)), &mut ())?;
+    build(&tiny_detector(), &path, &options(device), &mut ())?;
     println!("built");
     let engine = Engine::open(&path)?;
     answer(&engine)?;
@@ -151,10 +152,19 @@ fn untuned_engines_for_the_device_run_on_it() {
     }
 }
 
-/// The body of [`every_call_may_fail`], in a process of its own.
-fn once() {
+/// The whole path in a process of its own, kernels timed on the device.
+fn timed() {
+    once(DeviceChoice::Cuda(0));
+}
+
+/// The same with kernels chosen by the cost model.
+fn untimed() {
+    once(DeviceChoice::Sm(87));
+}
+
+fn once(device: DeviceChoice) {
     let folder = tempfile::tempdir().expect("a folder");
-    match everything(folder.path()) {
+    match everything(folder.path(), device) {
         Ok(0) => println!("end: all is well"),
         Ok(lost) => println!("end: recovered, {lost} frames lost"),
         Err(Failure(e)) => println!("end: {e}"),
@@ -203,36 +213,56 @@ fn check(outcome: &Outcome, failure: &str) -> End {
     End::Failed
 }
 
-#[test]
-fn every_call_may_fail() {
-    const NAME: &str = "every_call_may_fail";
-    let Some(clean) = Standin::new().test(NAME, once) else { return };
+/// How the failures of one program ended.
+#[derive(Default)]
+struct Ends {
+    failed: usize,
+    recovered: BTreeSet<String>,
+    unharmed: BTreeSet<String>,
+}
+
+/// Runs the program `name` once as it should be, then with those calls of each function failing
+/// that `places` names out of so many.
+fn fail_each(name: &str, body: fn(), mut places: impl FnMut(u64) -> BTreeSet<u64>) -> Option<Ends> {
+    let clean = Standin::new().test(name, body)?;
     assert!(clean.stdout.contains("end: all is well"), "{}", clean.stdout);
     assert!(clean.stdout.contains(r#"left: ["model.tobiuo"]"#), "{}", clean.stdout);
-    let mut random = Random(0x7374_616e_6469_6e21);
-    let (mut failed, mut recovered, mut unharmed) = (0, BTreeSet::new(), BTreeSet::new());
-    for (function, &calls) in &clean.clean_report().functions {
-        // The first calls, the last, and some between: most are made for each kernel alike.
-        let mut places = BTreeSet::from([1, 2.min(calls), calls, calls.div_ceil(2)]);
-        places.extend((0..2).map(|_| 1 + random.below(calls as usize) as u64));
-        for n in places {
+    let functions = &clean.clean_report().functions;
+    let failures: Vec<(&String, String)> = (functions.iter())
+        .flat_map(|(function, &calls)| {
             let code = if function.contains("Alloc") { 2 } else { 999 };
-            let failure = format!("{function}#{n}:{code}");
-            // Threads take turns, so that the last call may not be made this time.
-            let outcome = Standin::new().fail(&failure).test(NAME, once).expect("this is no child");
-            if outcome.clean_report().injected.is_empty() {
-                continue;
-            }
-            match check(&outcome, &failure) {
-                End::Failed => failed += 1,
-                End::Recovered => _ = recovered.insert(function.clone()),
-                End::Unharmed => _ = unharmed.insert(function.clone()),
-            }
+            let named = move |n| (function, format!("{function}#{n}:{code}"));
+            places(calls).into_iter().map(named).collect::<Vec<_>>()
+        })
+        .collect();
+    println!("{} calls of {} functions", failures.len(), functions.len());
+    let (next, ends) = (AtomicUsize::new(0), Mutex::new(Ends::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get()) {
+            scope.spawn(|| {
+                while let Some((function, failure)) = failures.get(next.fetch_add(1, Relaxed)) {
+                    let run = Standin::new().fail(failure).test(name, body);
+                    let outcome = run.expect("this is no child");
+                    // Threads take turns, so that the last call may not be made this time.
+                    if outcome.clean_report().injected.is_empty() {
+                        continue;
+                    }
+                    let end = check(&outcome, failure);
+                    let mut ends = ends.lock().expect("no check panicked");
+                    match end {
+                        End::Failed => ends.failed += 1,
+                        End::Recovered => _ = ends.recovered.insert(function.to_string()),
+                        End::Unharmed => _ = ends.unharmed.insert(function.to_string()),
+                    }
+                }
+            });
         }
-    }
-    println!("{failed} told; recovered: {recovered:?}; unharmed: {unharmed:?}");
-    assert!(failed > 100, "{failed}");
-    assert!(!recovered.is_empty());
+    });
+    let ends = ends.into_inner().expect("no check panicked");
+    println!(
+        "{} told; recovered: {:?}; unharmed: {:?}",
+        ends.failed, ends.recovered, ends.unharmed
+    );
     // Errors of what gives something back, or waits before it does, have nobody to hear them;
     // where a kernel does not compile, the next candidate is taken; times are only reported.
     let harmless = [
@@ -246,12 +276,40 @@ fn every_call_may_fail() {
         "Elapsed",
         "Synchronize",
     ];
-    for function in &unharmed {
+    for function in &ends.unharmed {
         assert!(harmless.iter().any(|h| function.contains(h)), "{function} failed unnoticed");
     }
+    assert!(!ends.recovered.is_empty());
+    Some(ends)
+}
+
+/// Engine by the cost model, contexts, threads, pipeline: every single call.
+#[test]
+fn every_call_may_fail() {
+    let Some(ends) = fail_each("every_call_may_fail", untimed, |calls| (1..=calls).collect())
+    else {
+        return;
+    };
+    assert!(ends.failed > 300, "{}", ends.failed);
+}
+
+/// The same with kernels that are timed. Most calls are made for each of them alike: the first,
+/// the last, and some between.
+#[test]
+fn calls_may_fail_while_kernels_are_timed() {
+    const NAME: &str = "calls_may_fail_while_kernels_are_timed";
+    let mut random = Random(0x7374_616e_6469_6e21);
+    let Some(ends) = fail_each(NAME, timed, |calls| {
+        let mut places = BTreeSet::from([1, 2.min(calls), calls, calls.div_ceil(2)]);
+        places.extend((0..2).map(|_| 1 + random.below(calls as usize) as u64));
+        places
+    }) else {
+        return;
+    };
+    assert!(ends.failed > 100, "{}", ends.failed);
     for function in ["cuInit", "cuModuleLoadData", "cuMemAlloc_v2", "cuModuleGetFunction"] {
         let failure = format!("{function}#1:999");
-        let outcome = Standin::new().fail(&failure).test(NAME, once).expect("this is no child");
+        let outcome = Standin::new().fail(&failure).test(NAME, timed).expect("this is no child");
         assert_eq!(check(&outcome, &failure), End::Failed, "{}", outcome.stdout);
     }
 }
@@ -259,13 +317,14 @@ fn every_call_may_fail() {
 #[test]
 fn kernels_may_fault() {
     const NAME: &str = "kernels_may_fault";
-    let Some(clean) = Standin::new().test(NAME, once) else { return };
+    let Some(clean) = Standin::new().test(NAME, timed) else { return };
     let kernels = clean.clean_report().kernels;
     let mut hit = 0;
     for n in [1, kernels / 4, kernels / 2, kernels * 3 / 4] {
         for code in [700, 719] {
             let failure = format!("kernel#{n}:{code}");
-            let outcome = Standin::new().fail(&failure).test(NAME, once).expect("this is no child");
+            let outcome =
+                Standin::new().fail(&failure).test(NAME, timed).expect("this is no child");
             // How many frames the pipeline runs before it is stopped differs.
             if outcome.clean_report().injected.is_empty() {
                 continue;

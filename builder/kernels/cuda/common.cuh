@@ -112,3 +112,11 @@ __device__ __forceinline__ void release_dependents() {
   asm volatile("griddepcontrol.launch_dependents;");
 #endif
 }
+
+// Where k of filter n lies among a convolution's packed weights: blocks of 128 bytes of k, in each
+// a row for each filter, so that a tile's rows follow one another in memory; a row's 16-byte
+// pieces are swizzled as in shared memory. In elements of `size` bytes.
+__device__ __forceinline__ u64 weight_at(int n, int k, int rows, int size) {
+  const int block = 128 / size, piece = 16 / size;
+  return ((u64)(k / block) * rows + n) * block + ((k % block / piece) ^ (n & 7)) * piece + k % piece;
+}

@@ -2,7 +2,8 @@
 // of any size, x with any zero point.
 //
 // x [BATCH, IH, IW, LDX], group g's channels from g*CG on; w [GROUPS*FILTERS, LDW] i8 with K
-// ordered (kh, kw, c) and zeros behind; ends [GROUPS*FILTERS] multiplier and bias; totals
+// ordered (kh, kw, c) and zeros behind, or with BLOCKS the tensor core convolutions' (`weight_at`,
+// LDW rows); ends [GROUPS*FILTERS] multiplier and bias; totals
 // [GROUPS*FILTERS] sums of a filter's weights (where x has a zero point); y [BATCH, OH, OW, LDY],
 // group g's FILTERS from g*FILTERS on, FILTERS_STORED written in all; res like y with LDR.
 //
@@ -91,8 +92,9 @@ KERNEL(const X* x, const i8* __restrict__ w, const float2* __restrict__ ends, co
 #pragma unroll
     for (int u = 0; u < B_EACH; u++) {
       int i = tid + u * THREADS, r = i % BN, k = step * BK + i / BN * 16, n = n0 + r;
-      bool in = i < BN * B_COLUMNS && n < FILTERS && k < LDW;
-      uint4 v = in ? *(const uint4*)(w + (u64)(group * FILTERS + n) * LDW + k) : make_uint4(0, 0, 0, 0);
+      bool in = i < BN * B_COLUMNS && n < FILTERS && k < (BLOCKS ? (K_TOTAL + 127) / 128 * 128 : LDW);
+      u64 at = BLOCKS ? weight_at(n, k, LDW, 1) : (u64)(group * FILTERS + n) * LDW + k;
+      uint4 v = in ? *(const uint4*)(w + at) : make_uint4(0, 0, 0, 0);
       b[u][0] = v.x, b[u][1] = v.y, b[u][2] = v.z, b[u][3] = v.w;
     }
   };

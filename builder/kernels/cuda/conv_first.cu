@@ -12,7 +12,6 @@ typedef Numbers<Y_KIND>::Type Y;
 #define PATCH_H ((TILE_H - 1) * SH + (KH - 1) * DH + 1)
 #define PATCH_W ((TILE_W - 1) * SW + 4)
 #define N_TILES (OC_STORED / 8)
-#define K_PADDED ((KH * KW * 4 + 63) / 64 * 64)
 #define GROUPS (TILE_H * TILE_W / 16)
 #define WARPS (THREADS / 32)
 #define OUT_PITCH (OC_STORED + 16 / (int)sizeof(Y))
@@ -44,7 +43,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         int k = pair * 2 + h * 8, f = j * 8 + row;
-        b[r][j][h] = f < OC && k < TAPS_ROW ? *(const u32*)(w + (u64)f * K_PADDED + r * TAPS_ROW + k) : 0;
+        b[r][j][h] = f < OC && k < TAPS_ROW ? *(const u32*)(w + weight_at(f, r * TAPS_ROW + k, OC_STORED, 2)) : 0;
       }
   float bias_of[N_TILES][2];
 #pragma unroll

@@ -48,9 +48,8 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
   constexpr u32 B_BYTES = BN * ROW, PATCH_AT = ST * B_BYTES;
 
   // This thread's pieces of B: one chunk of rows B_ROWS apart.
-  constexpr int ROW_CHUNKS = ROW / 16, B_ROWS = THREADS / ROW_CHUNKS, B_EACH = (BN + B_ROWS - 1) / B_ROWS;
+  constexpr int ROW_CHUNKS = ROW / 16, B_ROWS = THREADS / ROW_CHUNKS;
   const int column = tid % ROW_CHUNKS, first_row = tid / ROW_CHUNKS;
-  const W* b_from = w + (u64)(n0 + first_row) * K_PADDED + column * PIECE;
   // And of a patch: where its pixels begin in x, or -1 outside the picture.
   constexpr int A_EACH = (PATCH_ROWS + B_ROWS - 1) / B_ROWS;
   int a_from[A_EACH];
@@ -72,15 +71,22 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
   }
 
   auto load_b = [&](int stage, int step) {
-    int chunk = step / TAPS, tap = step % TAPS;
-    const W* from = b_from + tap * IC + chunk * BK;
+    const int k = step % TAPS * IC + step / TAPS * BK;
     u32 to = base + stage * B_BYTES;
+#if BULK_WEIGHTS
+    if (tid == 0 && step < k_end) copy_weights(to, w + ((u64)(k / BK) * OC_STORED + n0) * BK, min(BN, OC_STORED - n0), stage);
+#else
+    constexpr int B_EACH = (BN + B_ROWS - 1) / B_ROWS;
 #pragma unroll
     for (int u = 0; u < B_EACH; u++) {
-      int r = first_row + u * B_ROWS;
-      bool valid = step < k_end && r < BN && n0 + r < OC;
-      if (BN % B_ROWS == 0 || r < BN) copy16(to + swizzled(r, column), valid ? from + (u64)u * B_ROWS * K_PADDED : w, valid);
+      // A row's pieces in the order of memory where they lie in one row there.
+      constexpr bool WHOLE = ROW == 128 && IC % BK == 0;
+      int r = first_row + u * B_ROWS, piece = WHOLE ? column ^ (r & 7) : column;
+      bool valid = step < k_end && r < BN && n0 + r < OC_STORED && (WHOLE || k + piece * PIECE < K_PADDED);
+      if (BN % B_ROWS == 0 || r < BN)
+        copy16(to + swizzled(r, piece), valid ? w + weight_at(n0 + r, k + piece * PIECE, OC_STORED, ELEMENT) : w, valid);
     }
+#endif
   };
   auto load_a = [&](int chunk) {
     const X* from = x + chunk * BK + column * PIECE;
@@ -95,6 +101,7 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
   };
 
   open_inbox(tid);
+  open_stages();
   // Weights do not depend on the kernels before this one: they travel while those finish.
   PROLOGUE_LOOP
   for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);
@@ -119,6 +126,7 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
   for (int i = 0; i < WM / 16; i++) a_row[i] = patch_row(warp.row * WM + i * 16 + (tid & 15));
 #endif
 
+  u32 turn = 0;
   int stage = 0, fill = AHEAD, chunk = k_begin / TAPS, tap = k_begin % TAPS, ahead_tap = (k_begin + AHEAD) % TAPS;
   for (int step = k_begin; step < k_end; step++) {
     asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1));
@@ -133,6 +141,7 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
     // The copies' bytes become visible to the products' asynchronous reads.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
+    wait_weights(stage, turn);
     constexpr u32 GROUP = (TILE_W == 0 ? 8 : PATCH_W) * ROW;
     const u64 a = descriptor(patch + (patch_row((warp.row >> 2) * 64) + shift) * ROW, GROUP), b = descriptor(at_b, 8 * ROW);
     multiply(sums, a, b);
@@ -140,10 +149,12 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
 #else
     __syncthreads();
+    wait_weights(stage, turn);
     load_next();
     auto at_a = [&](int i, int chunk) { return patch + swizzled(a_row[i] + shift, chunk); };
     multiply(sums, at_a, at_b, warp);
 #endif
+    turn ^= stage == ST - 1;
     stage = stage == ST - 1 ? 0 : stage + 1;
     fill = fill == ST - 1 ? 0 : fill + 1;
     ahead_tap = ahead_tap == TAPS - 1 ? 0 : ahead_tap + 1;

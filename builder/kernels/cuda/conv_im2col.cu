@@ -2,10 +2,11 @@
 // integers with s32 sums (m16n8k32), or with WGMMA (compute capability 9.0a) warpgroup products
 // m64nBN straight from shared memory.
 //
-// x [N, IH, IW, LDX] NHWC, w [OC, K_PADDED] with K ordered (kh, kw, c), ends [OC] (see
-// conv_epilogue.cuh), y [N, OH, OW, LDY], res like y with LDR. GEMM: M = N*OH*OW pixels, N = OC,
-// K = KH*KW*IC. The im2col matrix exists only in shared memory, filled by cp.async, ST stages
-// deep, rows of BK elements with their 16-byte chunks swizzled against bank conflicts. With SPLIT > 1 blocks
+// x [N, IH, IW, LDX] NHWC, w [K_PADDED / 64 or 128, OC_STORED, 64 or 128] (`weight_at`) with K
+// ordered (kh, kw, c), ends [OC] (see conv_epilogue.cuh), y [N, OH, OW, LDY], res like y with LDR.
+// GEMM: M = N*OH*OW pixels, N = OC, K = KH*KW*IC. The im2col matrix exists only in shared memory,
+// filled by cp.async, ST stages deep, rows of BK elements with their 16-byte chunks swizzled
+// against bank conflicts; weights lie so in memory already. With SPLIT > 1 blocks
 // share K: the last one to finish a tile adds the others' partial sums, or, with CLUSTER
 // (compute capability 9.0 on), the blocks of a tile are one cluster, and each adds up and
 // finishes a part of the tile out of the others' shared memory.
@@ -37,19 +38,23 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
   const u32 base = (u32)__cvta_generic_to_shared(shared);
   constexpr u32 A_BYTES = BM * ROW, B_BYTES = BN * ROW, STAGE = A_BYTES + B_BYTES;
 
-  // Where this thread's pieces of the B tile come from and go to.
+#if !BULK_WEIGHTS
+  // Where this thread's pieces of the B tile come from and go to. Rows of less than 128 bytes are
+  // parts of those in memory.
   constexpr int B_CHUNKS = ROW / 16, B_EACH = (BN * B_CHUNKS + THREADS - 1) / THREADS;
   const W* b_from[B_EACH];
   u32 b_to[B_EACH];
-  bool b_in[B_EACH];
+  int b_k[B_EACH];  // the piece's first k in a step, or far away where there is none
 #pragma unroll
   for (int u = 0; u < B_EACH; u++) {
-    int i = tid + u * THREADS, r = i / B_CHUNKS, c = i % B_CHUNKS;
+    int i = tid + u * THREADS, part = ROW < 128 ? 0 : i / (BN * 8);
+    int r = ROW < 128 ? i / B_CHUNKS : i / 8 % BN, c = i % (ROW < 128 ? B_CHUNKS : 8);
     bool mine = BN * B_CHUNKS % THREADS == 0 || i < BN * B_CHUNKS;
-    b_in[u] = mine && n0 + r < OC;
-    b_from[u] = b_in[u] ? w + (u64)(n0 + r) * K_PADDED + k_begin * BK + c * PIECE : w;
-    b_to[u] = mine ? base + A_BYTES + swizzled(r, c) : 0xffffffffu;
+    b_k[u] = mine && n0 + r < OC_STORED ? part * 8 * PIECE : 1 << 30;
+    b_from[u] = w + ((u64)part * OC_STORED + n0 + r) * 8 * PIECE + (ROW < 128 ? 0 : c * PIECE);
+    b_to[u] = !mine ? 0xffffffffu : base + A_BYTES + (ROW < 128 ? swizzled(r, c) : r * ROW + part * 128 + c * 16);
   }
+#endif
   // And of the A tile: one column of chunks, rows A_ROWS apart.
   constexpr int A_CHUNKS = BK / VEC, A_ROWS = THREADS / A_CHUNKS, A_EACH = (BM + A_ROWS - 1) / A_ROWS;
   const int a_col = tid % A_CHUNKS, a_row = tid / A_CHUNKS;
@@ -73,12 +78,19 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
   }
 
   auto load_b = [&](int stage, int step) {
-    bool in = step < k_end;
+#if BULK_WEIGHTS
+    if (tid == 0 && step < k_end)
+      copy_weights(base + stage * STAGE + A_BYTES, w + ((u64)step * OC_STORED + n0) * BK, min(BN, OC_STORED - n0), stage);
+#else
 #pragma unroll
     for (int u = 0; u < B_EACH; u++) {
-      if (BN * B_CHUNKS % THREADS == 0 || b_to[u] != 0xffffffffu) copy16(b_to[u] + stage * STAGE, b_from[u], b_in[u] && in);
-      b_from[u] += BK;
+      const int i = tid + u * THREADS, r = i / B_CHUNKS, c = i % B_CHUNKS;
+      bool valid = step < k_end && step * BK + b_k[u] < K_PADDED;
+      u64 offset = (u64)(step * B_CHUNKS / 8) * OC_STORED * 8 * PIECE;
+      if (ROW < 128) offset += ((step * B_CHUNKS % 8 + c) ^ (r & 7)) * PIECE;
+      if (BN * B_CHUNKS % THREADS == 0 || b_to[u] != 0xffffffffu) copy16(b_to[u] + stage * STAGE, valid ? b_from[u] + offset : w, valid);
     }
+#endif
   };
   auto load_a = [&](int stage, int step) {
     int k = step * BK + a_col * VEC, tap = TAPS == 1 ? 0 : k / IC, c = TAPS == 1 ? k : k % IC;
@@ -96,6 +108,7 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
   };
 
   open_inbox(tid);
+  open_stages();
   // Weights do not depend on the kernels before this one: they travel while those finish.
   PROLOGUE_LOOP
   for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);
@@ -113,6 +126,7 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
   clear(sums);
 
   int stage = 0, fill = AHEAD;
+  u32 turn = 0;
   for (int step = k_begin; step < k_end; step++) {
     asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1));
     const u32 at_a = base + stage * STAGE, at_b = at_a + A_BYTES;
@@ -120,6 +134,7 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
     // The copies' bytes become visible to the products' asynchronous reads.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
+    wait_weights(stage, turn);
     const u64 a = descriptor(at_a + (warp.row >> 2) * (64 * ROW), 8 * ROW), b = descriptor(at_b, 8 * ROW);
     multiply(sums, a, b);
     load_a(fill, step + AHEAD);
@@ -128,11 +143,13 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
 #else
     __syncthreads();
+    wait_weights(stage, turn);
     load_a(fill, step + AHEAD);
     load_b(fill, step + AHEAD);
     asm volatile("cp.async.commit_group;");
     multiply(sums, [&](int i, int chunk) { return at_a + swizzled(warp.row * WM + i * 16 + (tid & 15), chunk); }, at_b, warp);
 #endif
+    turn ^= stage == ST - 1;
     stage = stage == ST - 1 ? 0 : stage + 1;
     fill = fill == ST - 1 ? 0 : fill + 1;
   }

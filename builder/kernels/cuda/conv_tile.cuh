@@ -69,6 +69,35 @@ __device__ __forceinline__ u64 descriptor(u32 at, u32 group) {
 }
 #endif
 
+// A stage's weights as one bulk copy, counted by the stage's mbarrier (PTX ISA, "cp.async.bulk").
+#if BULK_WEIGHTS
+__device__ __forceinline__ u32 stage_barrier(int stage) {
+  __shared__ __align__(8) u64 landed[ST];
+  return (u32)__cvta_generic_to_shared(landed + stage);
+}
+__device__ __forceinline__ void open_stages() {
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (int s = 0; s < ST; s++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(stage_barrier(s)) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+}
+__device__ __forceinline__ void copy_weights(u32 to, const W* from, int rows, int stage) {
+  const u32 bytes = rows * 128, at = stage_barrier(stage);
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(at) : "memory");
+}
+// `turn`: how often the stage was filled before, modulo 2.
+__device__ __forceinline__ void wait_weights(int stage, u32 turn) {
+  u32 done = 0;
+  while (!done)
+    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(stage_barrier(stage)), "r"(turn) : "memory");
+}
+#else
+__device__ __forceinline__ void open_stages() {}
+__device__ __forceinline__ void wait_weights(int, u32) {}
+#endif
+
 #if CLUSTER
 #define CLUSTER_SHAPE __cluster_dims__(1, 1, SPLIT)
 #else

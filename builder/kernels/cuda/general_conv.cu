@@ -3,8 +3,8 @@
 //
 // x [BATCH, IH, IW, LDX], group g's channels from g*CG on; y [BATCH, OH, OW, LDY], group g's
 // FILTERS from g*FILTERS on, FILTERS_STORED written in all; res like y with LDR; bias
-// [GROUPS*FILTERS] f32. w [GROUPS, KH*KW*CG, LDW], or with W_BY_ROW [FILTERS, LDW] with the
-// depth contiguous (one group). GEMM: M = pixels, N = a group's filters, K = taps * CG.
+// [GROUPS*FILTERS] f32. w [GROUPS, KH*KW*CG, LDW], or with W_BY_ROW the tensor core
+// convolutions' (`weight_at`, LDW rows; one group). GEMM: M = pixels, N = a group's filters, K = taps * CG.
 //
 // A transposed convolution gathers: output row o takes input row (o + PT - t*DH) / SH for the
 // taps t where that is whole. Rows with the same o % SH take the same taps (every TAP_STEP-th
@@ -101,7 +101,7 @@ struct Weights {
 #if W_BY_ROW
       int k = step * BK + i % CHUNKS * W_VEC, n = n0 + i / CHUNKS;
       bool valid = step < end && k < KH * KW * CG && n < FILTERS;
-      u64 at = (u64)n * LDW + k;
+      u64 at = weight_at(n, k, LDW, sizeof(T));
 #else
       int k = step * BK + i / CHUNKS, n = n0 + i % CHUNKS * W_VEC;
       bool valid = step < end && n < LDW;

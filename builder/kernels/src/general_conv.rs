@@ -115,10 +115,10 @@ pub(super) fn vector(dtype: DType, steps: &[usize]) -> usize {
 pub(super) enum WeightOrder {
     /// `[depth, pitch]`, a group after the other.
     DepthFirst,
-    /// `[filters, pitch]`, the depth contiguous.
-    FilterFirst {
-        /// Elements of a row.
-        pitch: usize,
+    /// As the tensor core convolutions take them ([`crate::ConvLayer::weight_at`]).
+    Blocks {
+        /// Rows of a block: filters.
+        rows: usize,
     },
 }
 
@@ -324,8 +324,8 @@ impl GeneralConvLayer {
                     ("LDW", self.weight_pitch()),
                     ("W_VEC", 16 / self.dtype.size()),
                 ]),
-                WeightOrder::FilterFirst { pitch } => {
-                    d.all(&[("W_BY_ROW", 1), ("LDW", pitch), ("W_VEC", 4)])
+                WeightOrder::Blocks { rows } => {
+                    d.all(&[("W_BY_ROW", 1), ("LDW", rows), ("W_VEC", 4)])
                 }
             };
             if self.transposed {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
+use super::conv::weight_at;
 use super::defines::{Defines, ceil_div};
 use super::numbers::{EXACT, NUMBERS, Numbers, activated, define_exact, kind, scaled};
 use super::reference::{load, reach};
@@ -44,8 +45,11 @@ pub struct IntegerConvLayer {
     pub filters_stored: usize,
     /// Elements from one output pixel to the next, a multiple of 16 bytes.
     pub y_pitch: usize,
-    /// Elements of a weight row, a multiple of 16.
+    /// Elements of a weight row, a multiple of 16; in blocks their rows.
     pub weight_pitch: usize,
+    /// Weights lie as [`crate::ConvLayer::weight_at`] says; one group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blocks: bool,
     /// Kernel height and width.
     pub kernel: [usize; 2],
     /// Steps down and across.
@@ -111,7 +115,11 @@ impl Family for IntegerConvLayer {
         let added = |p| reach(last * p, self.filters_stored, self.residual.dtype);
         inputs.extend(self.residual_pitch.map(added));
         let filters = self.groups * self.filters;
-        let mut constants = vec![filters * self.weight_pitch, filters * 8];
+        let weights = match self.blocks {
+            true => self.depth().next_multiple_of(128) * self.weight_pitch,
+            false => filters * self.weight_pitch,
+        };
+        let mut constants = vec![weights, filters * 8];
         if self.x_zero_point != 0 {
             constants.push(filters * 4);
         }
@@ -145,9 +153,9 @@ impl Family for IntegerConvLayer {
                     for &(tap, at) in &taps {
                         let at = (image * ih * iw + at) * self.x_pitch + first;
                         let x = &x[at..][..self.channels];
-                        let w = &w[f * self.weight_pitch + tap * self.channels..];
-                        let product = |(x, w): (&i32, &i32)| (x - self.x_zero_point) * w;
-                        sum += x.iter().zip(w).map(product).sum::<i32>();
+                        let weight = |c| w[self.weight_at(f, tap * self.channels + c)];
+                        let product = |(c, x): (usize, &i32)| (x - self.x_zero_point) * weight(c);
+                        sum += x.iter().enumerate().map(product).sum::<i32>();
                     }
                     v = scaled(sum, constants[1], f);
                 }
@@ -168,6 +176,13 @@ impl Family for IntegerConvLayer {
 impl IntegerConvLayer {
     fn pixels(&self) -> usize {
         self.batch * self.output[0] * self.output[1]
+    }
+
+    fn weight_at(&self, filter: usize, k: usize) -> usize {
+        match self.blocks {
+            true => weight_at(filter, k, self.weight_pitch, 1),
+            false => filter * self.weight_pitch + k,
+        }
     }
 
     fn depth(&self) -> usize {
@@ -202,6 +217,7 @@ impl IntegerConvLayer {
             ("FILTERS_STORED", self.filters_stored),
             ("LDY", self.y_pitch),
             ("LDW", self.weight_pitch),
+            ("BLOCKS", usize::from(self.blocks)),
             ("KH", self.kernel[0]),
             ("KW", self.kernel[1]),
             ("SH", self.strides[0]),

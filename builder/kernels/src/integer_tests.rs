@@ -3,6 +3,7 @@
 use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
+use super::conv::weight_at;
 use super::*;
 
 /// Sums of integers the other way round, then each step of the end by itself.
@@ -31,8 +32,7 @@ fn convolution_of_integers() {
         residual,
     };
     let extents = layer.extents();
-    let pitch = layer.weight_pitch();
-    assert_eq!((pitch, extents.constants[1]), (256, 48));
+    assert_eq!(extents.constants, [2 * 8 * 128, 48]);
     let mut random = random::Random::new(3);
     let mut bytes = |len: usize| -> Vec<u8> { (0..len).map(|_| random.bits() as u8).collect() };
     let (x, r) = (bytes(extents.inputs[0]), bytes(extents.inputs[1]));
@@ -52,7 +52,7 @@ fn convolution_of_integers() {
             }
             let tap = ((1 - dy) * 3 + 1 - dx) as usize;
             for f in 0..6 {
-                let weight = i64::from(w[f * pitch + tap * 16 + c] as i8);
+                let weight = i64::from(w[weight_at(f, tap * 16 + c, 8, 1)] as i8);
                 sums[(oy * 4 + ox) as usize * 6 + f] += v * weight;
             }
         }

@@ -1,6 +1,7 @@
 //! Constants in the form the kernels read: packed once, at build time.
 
 use half::f16;
+use tobiuo_kernels::ConvLayer;
 use tobiuo_tensor::DType;
 
 /// Values as little-endian bytes of an element type (f16 or f32).
@@ -21,29 +22,21 @@ pub fn integers(values: &[i32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-/// Convolution weights `[O, I, kh, kw]` as rows of k ordered (kh, kw, channel), channels padded
-/// with zeros to `channels`, rows to `pitch` elements, and `tail` zero bytes at the end.
+/// Weights of a convolution on tensor cores: `at` gives filter, tap and channel's.
 pub fn conv_weights(
-    weights: &[f32],
-    shape: [usize; 4],
-    channels: usize,
-    pitch: usize,
-    tail: usize,
-    dtype: DType,
+    layer: &ConvLayer,
+    [taps, channels]: [usize; 2],
+    at: impl Fn(usize, usize, usize) -> f32,
 ) -> Vec<u8> {
-    let [o, i, kh, kw] = shape;
-    let mut out = Vec::with_capacity(o * pitch * dtype.size() + tail);
-    for f in 0..o {
-        let mut row = vec![0.0; pitch];
-        for c in 0..i {
-            for t in 0..kh * kw {
-                row[t * channels + c] = weights[(f * i + c) * kh * kw + t];
+    let mut all = vec![0.0; layer.weights()];
+    for filter in 0..layer.filters {
+        for tap in 0..taps {
+            for c in 0..channels {
+                all[layer.weight_at(filter, tap * layer.channels + c)] = at(filter, tap, c);
             }
         }
-        out.extend(floats(row, dtype));
     }
-    out.resize(out.len() + tail, 0);
-    out
+    floats(all, DType::F16)
 }
 
 /// Depthwise weights `[C, 1, kh, kw]` as `[kh * kw, channels]`.
@@ -91,10 +84,9 @@ pub fn matrix(
     depth: usize,
     pitch: usize,
     order: Option<&[usize]>,
-    tail: usize,
     dtype: DType,
 ) -> Vec<u8> {
-    let mut out = Vec::with_capacity(rows * pitch * dtype.size() + tail);
+    let mut out = Vec::with_capacity(rows * pitch * dtype.size());
     for r in 0..rows {
         let row = &values[r * depth..(r + 1) * depth];
         let padded = (0..pitch).map(|k| match order {
@@ -104,7 +96,6 @@ pub fn matrix(
         });
         out.extend(floats(padded, dtype));
     }
-    out.resize(out.len() + tail, 0);
     out
 }
 

@@ -1,7 +1,7 @@
 //! A kernel for every layer: from the cost model, from what earlier builds measured, or by
 //! measuring now.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use tobiuo_gpu::Context;
@@ -54,6 +54,33 @@ struct Distinct<'a> {
     /// Microseconds of each candidate, where all are known; infinite: does not run.
     times: Option<Vec<f64>>,
     code: Vec<Option<Compiled>>,
+}
+
+/// Up to `count` of a layer's candidates, which come in the order of the cost model. Those that
+/// launch alike are one tile in several variants, which differ by a few percent: most of the count
+/// goes to different tiles, the rest to variants of the best.
+fn worth_trying(mut candidates: Vec<Candidate>, count: usize) -> Vec<Candidate> {
+    if count <= ATTEMPTS || candidates.len() <= count {
+        candidates.truncate(count);
+        return candidates;
+    }
+    let mut seen = HashSet::new();
+    let (mut tiles, mut others) = (count * 4 / 5, count);
+    let mut take: Vec<bool> = (candidates.iter())
+        .map(|c| {
+            tiles > 0 && seen.insert((c.grid, c.block, c.shared)) && {
+                tiles -= 1;
+                true
+            }
+        })
+        .collect();
+    others -= take.iter().filter(|&&t| t).count();
+    for t in take.iter_mut().filter(|t| !**t).take(others) {
+        *t = true;
+    }
+    let mut take = take.into_iter();
+    candidates.retain(|_| take.next() == Some(true));
+    candidates
 }
 
 /// The name of a kernel in caches and records: a hash over its source, which begins with the
@@ -141,7 +168,7 @@ impl Chooser<'_> {
                     )));
                 }
             }
-            candidates.truncate(self.effort.candidates());
+            let candidates = worth_trying(candidates, self.effort.candidates());
             index.insert(key, distinct.len());
             of_layer.push(distinct.len());
             distinct.push(Distinct {
@@ -350,6 +377,14 @@ impl Distinct<'_> {
             };
         };
         let mut order = ranking(&times);
+        for &c in order.iter().filter(|_| log::log_enabled!(log::Level::Debug)) {
+            log::debug!(
+                "  {:9.3} us, {:9.3} predicted: {}",
+                times[c],
+                self.candidates[c].predicted_us,
+                self.candidates[c].label
+            );
+        }
         let mut finalists: Vec<Finalist> = finalists(&order, &times)
             .filter_map(|c| {
                 let code = self.code[c].clone()?;

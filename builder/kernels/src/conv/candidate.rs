@@ -1,7 +1,7 @@
 //! One tile of the convolutions on tensor cores as a candidate: its shared memory, source and predicted time.
 
-use super::ConvLayer;
 use super::tiles::{Join, Tile};
+use super::{ConvLayer, OWN_SHARED};
 use crate::defines::ceil_div;
 use crate::numbers::{EXACT, NUMBERS};
 use crate::{Argument, Candidate, Target};
@@ -24,7 +24,7 @@ impl ConvLayer {
         target: &Target,
     ) -> Candidate {
         let cluster = join.in_cluster();
-        let (bm, bn, bk) = (t.bm, t.bn, self.depth(t));
+        let (bm, bn, bk) = (t.bm, t.bn, self.row(t));
         let tiles = [ceil_div(self.filters_stored, bn), self.tiles_down(t)];
         let threads = t.threads();
         let (patch_rows, patches) = self.patch(t);
@@ -44,13 +44,17 @@ impl ConvLayer {
         let stages = stages.max(sums);
         // Warpgroup products and patches want tiles at multiples of 1024 bytes.
         let slack = if t.wgmma || t.halo.is_some() { 1024 } else { 0 };
-        let limit = target.shared_per_block as usize - slack - bn * self.end_bytes() - 64;
+        let own = bn * self.end_bytes() + OWN_SHARED;
+        let limit = target.shared_per_block as usize - slack - own;
         // The inbox lies behind the stages where there is room.
         let apart = cluster && stages + residual_bytes + 16 + inbox <= limit;
         let residual_at = if apart { stages } else { stages.max(sums + inbox) };
         let end = residual_at + residual_bytes.next_multiple_of(16);
         let inbox_at = if apart { end } else { sums };
         let shared = slack + if apart { inbox_at + inbox } else { end };
+        // A stage's weights follow one another in memory: one copy brings them.
+        let whole = t.halo.is_none() || self.channels.is_multiple_of(bk);
+        let bulk_weights = target.sm >= 90 && t.row() == 128 && whole;
         let mut d = self.defines(target);
         d.all(&[
             ("VEC", if self.channels.is_multiple_of(8) { 16 / self.x.size() } else { 4 }),
@@ -71,6 +75,7 @@ impl ConvLayer {
             ("INBOX_APART", usize::from(apart)),
             ("BULK", usize::from(join == Join::Copies)),
             ("WGMMA", usize::from(t.wgmma)),
+            ("BULK_WEIGHTS", usize::from(bulk_weights)),
             ("ROLLED", usize::from(rolled)),
         ]);
         let count = tiles[0] * tiles[1];

@@ -12,7 +12,7 @@ use tobiuo_tensor::DType;
 
 use crate::defines::{Defines, ceil_div};
 use crate::general_conv::{GeneralConvLayer, WeightOrder};
-use crate::numbers::{Numbers, activated, define_exact, kind, scaled};
+use crate::numbers::{Numbers, define_exact, kind};
 use crate::reference::{activate, load, reach, store};
 use crate::window::Windows;
 use crate::{Candidate, Extents, Family, IntegerConvLayer, Target, general_conv};
@@ -24,10 +24,9 @@ use tiles::{
 /// A convolution between NHWC tensors, one group: of f16 with sums in f32, or of integers with
 /// sums in i32, whose arithmetic is `tobiuo_ops::QuantConv`'s (x's zero point being 0).
 ///
-/// Inputs: x, and the residual where there is one. Constants: weights `[oc, k]` (f16, or i8 for
-/// integers) with k ordered (kh, kw, c) and rows padded to a multiple of 128 bytes, then
-/// [`ConvLayer::WEIGHT_TAIL`] zero bytes; bias `[oc]` f32, or for integers multiplier and bias
-/// `[oc, 2]` f32.
+/// Inputs: x, and the residual where there is one. Constants: weights (f16, or i8 for integers) in
+/// blocks ([`ConvLayer::weight_at`]), zeros where there are none; bias `[oc]` f32, or for integers
+/// multiplier and bias `[oc, 2]` f32.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvLayer {
@@ -81,6 +80,16 @@ fn is_f16(dtype: &DType) -> bool {
     *dtype == DType::F16
 }
 
+/// Bytes of a kernel's barriers and flags in shared memory.
+const OWN_SHARED: usize = 192;
+
+/// Where weight `k` of a filter lies in blocks of `rows`, in elements of `size` bytes.
+pub(crate) fn weight_at(filter: usize, k: usize, rows: usize, size: usize) -> usize {
+    let (block, piece) = (128 / size, 16 / size);
+    let swizzled = (k % block / piece) ^ (filter % 8);
+    (k / block * rows + filter) * block + swizzled * piece + k % piece
+}
+
 impl Family for ConvLayer {
     fn name(&self) -> &'static str {
         if self.integer() { "conv_i8" } else { "conv" }
@@ -93,7 +102,7 @@ impl Family for ConvLayer {
             if self.integer() {
                 return self.without_tensor_cores().candidates(target);
             }
-            let order = WeightOrder::FilterFirst { pitch: self.weight_pitch() };
+            let order = WeightOrder::Blocks { rows: self.filters_stored };
             let ends = general_conv::Stored { y: self.y, residual: self.residual };
             return self.as_general().ordered_candidates(order, ends, target);
         }
@@ -125,8 +134,8 @@ impl Family for ConvLayer {
                 for &join in joins {
                     for rolled in [false, true] {
                         let candidate = self.candidate(t, split, join, rolled, target);
-                        // The kernel's own ends and barrier take shared memory too.
-                        let own = (t.bn * self.end_bytes()) as u32 + 64;
+                        // The kernel's own ends and barriers take shared memory too.
+                        let own = (t.bn * self.end_bytes() + OWN_SHARED) as u32;
                         if candidate.shared + own <= target.shared_per_block {
                             out.push(candidate);
                         }
@@ -146,20 +155,16 @@ impl Family for ConvLayer {
         let piece = 16 / self.residual.dtype.size();
         let added = self.filters_stored.next_multiple_of(piece);
         inputs.extend(self.residual_pitch.map(|p| reach(last * p, added, self.residual.dtype)));
-        let row = self.weight_pitch() * self.x.size();
         Extents {
             inputs,
-            constants: vec![
-                self.filters * row + Self::WEIGHT_TAIL,
-                self.filters * self.end_bytes(),
-            ],
+            constants: vec![self.weights() * self.x.size(), self.filters * self.end_bytes()],
             outputs: vec![reach(last * self.y_pitch, self.filters_stored, self.y.dtype)],
         }
     }
 
     fn reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
         if self.integer() {
-            return self.integer_reference(inputs, constants, outputs);
+            return self.without_tensor_cores().reference(inputs, constants, outputs);
         }
         let (x, w) = (load(inputs[0], DType::F16), load(constants[0], DType::F16));
         let bias = load(constants[1], DType::F32);
@@ -174,8 +179,9 @@ impl Family for ConvLayer {
                     sum = bias[f];
                     for &(tap, at) in &taps {
                         let x = &x[(image * ih * iw + at) * self.x_pitch..][..self.channels];
-                        let w = &w[f * self.weight_pitch() + tap * self.channels..];
-                        sum += x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+                        let k = tap * self.channels;
+                        let w = |c| w[self.weight_at(f, k + c)];
+                        sum += x.iter().enumerate().map(|(c, x)| x * w(c)).sum::<f64>();
                     }
                 }
                 let add = self.residual_pitch.map_or(0.0, |pitch| {
@@ -205,38 +211,6 @@ impl ConvLayer {
     /// Bytes of what a filter's sum meets: its bias, of integers its multiplier too.
     fn end_bytes(&self) -> usize {
         if self.integer() { 8 } else { 4 }
-    }
-
-    fn integer_reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
-        let x: Vec<i32> = load(inputs[0], self.x).into_iter().map(|v| v as i32).collect();
-        let w: Vec<i32> = load(constants[0], DType::I8).into_iter().map(|v| v as i32).collect();
-        let ([ih, iw], [oh, ow]) = (self.input, self.output);
-        let windows = self.windows();
-        for pixel in 0..self.pixels() {
-            let (image, row, column) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
-            let taps = windows.taps(row, column);
-            for f in 0..self.filters_stored {
-                let mut v = 0.0;
-                if f < self.filters {
-                    let mut sum = 0;
-                    for &(tap, at) in &taps {
-                        let x = &x[(image * ih * iw + at) * self.x_pitch..][..self.channels];
-                        let w = &w[f * self.weight_pitch() + tap * self.channels..];
-                        sum += x.iter().zip(w).map(|(x, w)| x * w).sum::<i32>();
-                    }
-                    v = scaled(sum, constants[1], f);
-                }
-                let add = |v: f32| match self.residual_pitch {
-                    Some(pitch) => self.residual.add_to(v, inputs[1], pixel * pitch + f),
-                    None => v,
-                };
-                let v = match self.residual_last {
-                    true => add(activated(self.activation, v)),
-                    false => activated(self.activation, add(v)),
-                };
-                self.y.store(&mut outputs[0], pixel * self.y_pitch + f, v);
-            }
-        }
     }
 
     fn as_general(&self) -> GeneralConvLayer {
@@ -278,7 +252,8 @@ impl ConvLayer {
             filters: self.filters,
             filters_stored: self.filters_stored,
             y_pitch: self.y_pitch,
-            weight_pitch: self.weight_pitch(),
+            weight_pitch: self.filters_stored,
+            blocks: true,
             kernel: self.kernel,
             strides: self.strides,
             pads: self.pads,
@@ -302,17 +277,25 @@ impl ConvLayer {
         }
     }
 
-    /// Zero bytes behind the packed weights: tiles with long rows read past the last one.
-    pub const WEIGHT_TAIL: usize = 512;
+    /// The depth of the product: taps times channels.
+    fn depth(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * self.channels
+    }
 
-    /// Elements of one packed weight row.
-    pub fn weight_pitch(&self) -> usize {
-        let depth = self.kernel[0] * self.kernel[1] * self.channels;
-        depth.next_multiple_of(128 / self.x.size())
+    /// Elements of the packed weights.
+    pub fn weights(&self) -> usize {
+        self.depth().next_multiple_of(128 / self.x.size()) * self.filters_stored
+    }
+
+    /// Where weight `k` (ordered kh, kw, c) of a filter lies among the packed weights: blocks of
+    /// 128 bytes of k, in each a row for each of `filters_stored`, so that a tile's rows follow
+    /// one another in memory; a row's 16-byte pieces are swizzled as in shared memory.
+    pub fn weight_at(&self, filter: usize, k: usize) -> usize {
+        weight_at(filter, k, self.filters_stored, self.x.size())
     }
 
     /// Elements of a tile's row.
-    fn depth(&self, t: &Tile) -> usize {
+    fn row(&self, t: &Tile) -> usize {
         t.row() / self.x.size()
     }
 
@@ -373,7 +356,7 @@ impl ConvLayer {
         let [oh, ow] = self.output;
         let tiled = (height == 0 || 2 * oh > height) && (width == 0 || 2 * ow > width);
         // Rows of a patch hold all channels where a tile has such rows, or else 128 bytes of them.
-        let depth = self.depth(t);
+        let depth = self.row(t);
         let rows = if t.row() < 128 {
             self.channels <= depth
         } else {
@@ -392,8 +375,8 @@ impl ConvLayer {
     fn steps(&self, t: &Tile) -> usize {
         let taps = self.kernel[0] * self.kernel[1];
         match t.halo {
-            Some(_) => ceil_div(self.channels, self.depth(t)) * taps,
-            None => ceil_div(taps * self.channels, self.depth(t)),
+            Some(_) => ceil_div(self.channels, self.row(t)) * taps,
+            None => ceil_div(taps * self.channels, self.row(t)),
         }
     }
 
@@ -405,7 +388,7 @@ impl ConvLayer {
             Some([0, _]) => t.bm + reach(0) * self.padded_width() + reach(1),
             Some([h, w]) => (h + reach(0)) * (w + reach(1)),
         };
-        (rows, if self.channels > self.depth(t) { 2 } else { 1 })
+        (rows, if self.channels > self.row(t) { 2 } else { 1 })
     }
 
     /// Pixels from one row of the padded picture to the next: rows share their padding.

@@ -115,19 +115,19 @@ pub(super) fn conv_memory(l: &ConvLayer, e: Extents, random: &mut Random) -> Mem
         let dtype = l.residual.dtype;
         inputs.push(random.pixels(e.inputs[1], dtype, range(dtype), shape));
     }
-    // Rows are padded with zeros, and zeros follow the last.
+    // Zeros where there are no weights.
     let depth = l.kernel[0] * l.kernel[1] * l.channels;
     let spread = (3.0 / depth as f32).sqrt();
     let (dtype, low, high) = match l.x {
         DType::F16 => (DType::F16, -spread, spread),
         _ => (DType::I8, -127.9, 127.9),
     };
-    let (pitch, size) = (l.weight_pitch(), dtype.size());
+    let size = dtype.size();
     let mut weights = vec![0; e.constants[0]];
     for row in 0..l.filters {
         for k in 0..depth {
             let element = random.element(dtype, low, high);
-            weights[(row * pitch + k) * size..][..size].copy_from_slice(element.bytes());
+            weights[l.weight_at(row, k) * size..][..size].copy_from_slice(element.bytes());
         }
     }
     let exact = l.x != DType::F16;
@@ -178,6 +178,7 @@ pub(super) fn general_conv(random: &mut Random) -> Layer {
             filters_stored,
             y_pitch: pitch(random, filters_stored),
             weight_pitch: (taps * channels).next_multiple_of(16),
+            blocks: false,
             kernel: w.kernel,
             strides: w.strides,
             pads: [w.pads[0], w.pads[1]],

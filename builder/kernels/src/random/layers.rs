@@ -132,15 +132,14 @@ pub(super) fn conv_memory(l: &ConvLayer, e: Extents, random: &mut Random) -> Mem
         let shape = [l.batch * oh * ow, pitch, l.filters_stored];
         inputs.push(random.pixels(e.inputs[1], DType::F16, UNIT, shape));
     }
-    // Rows are padded with zeros, and zeros follow the last.
+    // Zeros where there are no weights.
     let depth = l.kernel[0] * l.kernel[1] * l.channels;
     let spread = (3.0 / depth as f32).sqrt();
-    let pitch = l.weight_pitch();
     let mut weights = vec![0; e.constants[0]];
     for row in 0..l.filters {
         for k in 0..depth {
             let element = random.element(DType::F16, -spread, spread);
-            weights[(row * pitch + k) * 2..][..2].copy_from_slice(element.bytes());
+            weights[l.weight_at(row, k) * 2..][..2].copy_from_slice(element.bytes());
         }
     }
     let bias = random.memory(e.constants[1], DType::F32, UNIT, 0..l.filters);

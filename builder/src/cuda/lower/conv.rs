@@ -218,11 +218,9 @@ impl Lower<'_> {
             y: Numbers::F16,
             residual: Numbers::F16,
         };
-        let shape = [filters, x.shape[1], kh, kw];
-        let tail = ConvLayer::WEIGHT_TAIL;
-        let pitch = layer.weight_pitch();
-        let w = pack::conv_weights(&weights, shape, channels, pitch, tail, DType::F16);
-        let w = self.constant(w);
+        let (taps, read) = (kh * kw, x.shape[1]);
+        let at = |f: usize, tap: usize, c: usize| weights[(f * read + c) * taps + tap];
+        let w = self.constant(pack::conv_weights(&layer, [taps, read], at));
         let b = self.constant(pack::padded(&bias, filters.next_multiple_of(8), DType::F32));
         let operands = [x].into_iter().chain(residual).map(Operand::View).collect();
         self.add(node, Layer::Conv(layer), operands, &y, vec![w, b]);

@@ -203,9 +203,6 @@ impl Lower<'_> {
         y.shape[1] = outputs;
         let activation = dense.activation;
         let order = dense.order.as_deref();
-        let by_output = |pitch: usize, tail: usize, dtype: DType| {
-            pack::matrix(dense.w, outputs, dense.depth, pitch, order, tail, dtype)
-        };
         let (packed, layer) = if few {
             let layer = GemvLayer {
                 dtype: self.dtype,
@@ -218,7 +215,8 @@ impl Lower<'_> {
                 activation,
                 y: None,
             };
-            (by_output(depth, 0, self.dtype), Layer::Gemv(layer))
+            let packed = pack::matrix(dense.w, outputs, dense.depth, depth, order, self.dtype);
+            (packed, Layer::Gemv(layer))
         } else if self.dtype == DType::F16 {
             let layer = ConvLayer {
                 batch: 1,
@@ -240,7 +238,10 @@ impl Lower<'_> {
                 y: Numbers::F16,
                 residual: Numbers::F16,
             };
-            let packed = by_output(layer.weight_pitch(), ConvLayer::WEIGHT_TAIL, DType::F16);
+            let at = |f: usize, _: usize, k: usize| {
+                dense.w[f * dense.depth + order.map_or(k, |order| order[k])]
+            };
+            let packed = pack::conv_weights(&layer, [1, dense.depth], at);
             (packed, Layer::Conv(layer))
         } else {
             let layer = GeneralConvLayer {
