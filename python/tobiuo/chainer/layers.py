@@ -11,6 +11,7 @@ from typing import Any, Dict, Tuple
 import numpy as np
 
 from ..dump import DumpError
+from .more_layers import MORE
 
 Params = Dict[str, Any]
 Result = Tuple[Any, Any]
@@ -363,6 +364,7 @@ def directed_pooling(r: Any, f: Any, params: Params) -> Result:
 
 
 BUILT_IN = {
+    **MORE,
     "Convolution2DFunction": convolution,
     "Deconvolution2DFunction": deconvolution,
     "FixedBatchNormalization": batch_normalization,
@@ -383,6 +385,7 @@ BUILT_IN = {
     "Copy": one_source,
     "Reshape": reshape,
     "Squeeze": reshape,
+    "Flatten": reshape,
     "ExpandDims": reshape,
     "Transpose": transpose,
     "Add": elementwise,
