@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tobiuo::capture::SourceConfig;
 use tobiuo::sink::{self, JsonLines, TextLines};
-use tobiuo::{Engine, Pipeline};
+use tobiuo::{Engine, Notifier, Pipeline};
 
 /// The system's allocator, counting what all threads ask of it while `COUNTING`.
 struct Counting;
@@ -64,9 +64,16 @@ const RESULTS: u64 = 1100;
 /// from the first result to the last.
 fn allocations(engine: &Engine, uri: &str, config: SourceConfig, folder: &Path) -> (u64, u64) {
     let lines = folder.join("lines.jsonl");
+    // Fed with every frame; what it is told is not read, as by a manager that is busy.
+    let socket = folder.join("notify");
+    let _ = std::fs::remove_file(&socket);
+    let _manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    let watchdog = Some(std::time::Duration::from_nanos(4));
+    let notifier = Notifier::new(socket.as_os_str(), watchdog).unwrap();
     let mut pipeline = Pipeline::builder(engine, uri)
         .source_config(config)
         .score_threshold(0.2)
+        .notifier(notifier)
         .sink(Box::new(JsonLines::create(&lines).unwrap()))
         .sink(Box::new(TextLines::new(Box::new(std::io::sink()), "sink")))
         .sink(sink::open(folder.join("out.avi").to_str().unwrap()).unwrap())

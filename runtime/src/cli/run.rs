@@ -1,7 +1,7 @@
 use tobiuo::capture::SourceConfig;
 use tobiuo::jetson::Readings;
 use tobiuo::sink::{self, JsonLines, TextLines};
-use tobiuo::{Error, Machine, Pipeline, process};
+use tobiuo::{Error, Machine, Notifier, Pipeline, process};
 
 use super::args::Args;
 use super::{Command, print, say};
@@ -89,6 +89,10 @@ fn run(args: Args) -> Result<(), Error> {
     }
     let root = args.root();
     let before = Readings::read(&root);
+    if let Some(notifier) = Notifier::from_env()? {
+        notifier.status("opening the source");
+        builder = builder.notifier(notifier);
+    }
     let mut pipeline = builder.start()?;
     let outcome = pipeline.run(|_| Ok(()));
     // What was measured is said also when the source failed in the middle.

@@ -20,7 +20,7 @@ use crate::context::ContextOptions;
 use crate::sink::{Sink, StreamInfo};
 use crate::timeline::Recorder;
 use crate::vision::{DetectOverrides, Vision};
-use crate::{Engine, Error, ErrorKind};
+use crate::{Engine, Error, ErrorKind, Notifier};
 
 /// A pipeline to be; made by [`Pipeline::builder`].
 #[must_use = "a pipeline runs when it is started"]
@@ -37,6 +37,7 @@ pub struct PipelineBuilder {
     backoff: Duration,
     watchdog: Duration,
     timeline: usize,
+    notifier: Option<Arc<Notifier>>,
 }
 
 impl PipelineBuilder {
@@ -54,6 +55,7 @@ impl PipelineBuilder {
             backoff: FIRST_BACKOFF,
             watchdog: Duration::from_secs(10),
             timeline: 0,
+            notifier: None,
         }
     }
 
@@ -136,6 +138,13 @@ impl PipelineBuilder {
         self
     }
 
+    /// Tells a service manager that the first result is there, that frames keep coming, and
+    /// what is wrong with the source.
+    pub fn notifier(mut self, notifier: Notifier) -> Self {
+        self.notifier = Some(Arc::new(notifier));
+        self
+    }
+
     /// Opens the source, takes all memory, starts the threads.
     ///
     /// Fails with [`ErrorKind::Input`] when the source cannot be opened, with
@@ -211,6 +220,7 @@ impl PipelineBuilder {
             counters: counters.clone(),
             stop: stop.clone(),
             recorder: recorder.clone(),
+            notifier: self.notifier.clone(),
         };
         let spawned = |e| Error::caused(ErrorKind::Limit, "cannot start a thread", e);
         let mut pipeline = Pipeline {
@@ -229,6 +239,7 @@ impl PipelineBuilder {
             inference: None,
             finish: None,
             recorder: recorder.clone(),
+            notifier: self.notifier,
             ready: false,
             ended: false,
         };

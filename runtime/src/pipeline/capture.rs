@@ -8,6 +8,7 @@ use tobiuo_capture::{CaptureError, CaptureErrorKind, FrameMeta, Read, Source, mo
 
 use super::exchange::Exchange;
 use super::result::{Frame, pixels};
+use crate::Notifier;
 use crate::timeline::{Recorder, Track};
 
 /// Opens the source, also after it was lost.
@@ -46,6 +47,7 @@ pub(crate) struct CaptureThread {
     pub counters: Arc<Counters>,
     pub stop: Arc<AtomicBool>,
     pub recorder: Arc<Recorder>,
+    pub notifier: Option<Arc<Notifier>>,
 }
 
 impl CaptureThread {
@@ -108,6 +110,9 @@ impl CaptureThread {
                 Err(e) if e.kind() == CaptureErrorKind::Stopped => return Ok(()),
                 Err(e) if self.reconnect && may_come_back(e.kind()) => {
                     log::warn!("source lost: {e}");
+                    if let Some(notifier) = &self.notifier {
+                        notifier.status(format_args!("source lost: {e}"));
+                    }
                     if !self.reopen() {
                         return Ok(());
                     }
@@ -128,26 +133,34 @@ impl CaptureThread {
     fn reopen(&mut self) -> bool {
         self.source = None;
         let mut wait = self.backoff;
+        // A source that opens and then gives nothing must not look alive.
+        let mut known_gone = false;
         loop {
             log::warn!("{}: opening again in {:.1} s", self.uri, wait.as_secs_f64());
-            if !self.sleep(wait) {
+            if !self.sleep(wait, known_gone) {
                 return false;
             }
             match (self.opener)() {
                 Ok(source) => {
                     self.counters.reconnects.fetch_add(1, Ordering::Relaxed);
                     log::warn!("source is back: {}", source.describe());
+                    if let Some(notifier) = &self.notifier {
+                        notifier.status("source is open again, waiting for a frame");
+                    }
                     self.source = Some(source);
                     return true;
                 }
                 Err(e) if e.kind() == CaptureErrorKind::Stopped => return false,
-                Err(e) => log::warn!("source still lost: {e}"),
+                Err(e) => {
+                    known_gone = true;
+                    log::warn!("source still lost: {e}");
+                }
             }
             wait = (wait * 2).min(BACKOFF.1);
         }
     }
 
-    fn sleep(&self, wait: Duration) -> bool {
+    fn sleep(&self, wait: Duration, alive: bool) -> bool {
         const SLICE: Duration = Duration::from_millis(20);
         let mut left = wait;
         while !self.stop.load(Ordering::Relaxed) {
@@ -155,6 +168,9 @@ impl CaptureThread {
                 return true;
             }
             let slice = left.min(SLICE);
+            if let (true, Some(notifier)) = (alive, &self.notifier) {
+                notifier.alive();
+            }
             std::thread::sleep(slice);
             left -= slice;
         }

@@ -53,7 +53,7 @@ pub use summary::{STAGES, Summary};
 
 use crate::sink::Sink;
 use crate::timeline::{Recorder, Timeline, Track};
-use crate::{Engine, Error};
+use crate::{Engine, Error, Notifier};
 
 /// A running pipeline: take its results with [`next`](Self::next) or [`run`](Self::run).
 ///
@@ -88,6 +88,7 @@ pub struct Pipeline {
     /// Takes the results from a CUDA device.
     finish: Option<JoinHandle<Result<(), Error>>>,
     recorder: Arc<Recorder>,
+    notifier: Option<Arc<Notifier>>,
     ready: bool,
     ended: bool,
 }
@@ -144,6 +145,9 @@ impl Pipeline {
             self.ready = true;
             let ms = crate::process::age().as_secs_f64() * 1e3;
             log::info!("READY: first result {ms:.0} ms after the process started");
+        }
+        if let Some(notifier) = &self.notifier {
+            notifier.frame(self.counters.dropped.load(Ordering::Relaxed));
         }
         Ok(Some(self.current.insert(result)))
     }
@@ -208,6 +212,9 @@ impl Pipeline {
     fn end(&mut self) -> Result<(), Error> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
+        }
+        if let Some(notifier) = &self.notifier {
+            notifier.stopping();
         }
         self.halt();
         let mut outcome = Ok(());
