@@ -85,6 +85,9 @@ pub fn build_cached(
 const UNTUNED: &str = "untuned: kernels were chosen by the cost model, not by timing them on the \
                        device; build on the device for a faster engine";
 
+/// How an engine's note begins when only some of its kernels were timed.
+const PARTLY_TUNED: &str = "partly tuned";
+
 /// Shares of a build's time, of 1.
 struct Shares {
     import: f64,
@@ -245,7 +248,7 @@ impl<'a> Job<'a> {
         let Chosen { hardware, precision, .. } = &self.chosen;
         let mut device = match hardware {
             Hardware::Cpu => "device=cpu".to_string(),
-            Hardware::Gpu(Gpu { device: None, sm }) => format!("device=sm_{sm}"),
+            Hardware::Gpu(Gpu { device: None, .. }) => format!("device={}", hardware.name()),
             Hardware::Gpu(_) => {
                 format!("device=cuda effort={:?}", self.options.cuda.effort).to_lowercase()
             }
@@ -291,6 +294,7 @@ impl<'a> Job<'a> {
         let m = engine.manifest();
         let said = &first.1.metadata;
         let same = m.builder == VERSION
+            && !self.lacks_tuning(&engine)
             && m.provenance.options == self.described()
             && self.same_device(&engine)
             // What a model's properties say is no part of its hash.
@@ -381,6 +385,14 @@ impl<'a> Job<'a> {
         let mut notes = metadata.notes.clone();
         if matches!(&planned.key, DeviceKey::Cuda(key) if !key.tuned) {
             notes.push(UNTUNED.into());
+        } else if let Content::Cuda(made) = &planned.content
+            && made.report.tuning.untimed > 0
+        {
+            notes.push(format!(
+                "{PARTLY_TUNED}: {} kinds of layers were not timed, the time limit was over; \
+                 building again goes on",
+                made.report.tuning.untimed
+            ));
         }
         let task = metadata.task.clone().unwrap_or(Task::Tensors);
         let manifest = Manifest {

@@ -2,6 +2,7 @@
 
 use tobiuo_engine::{CudaKey, Precision};
 use tobiuo_gpu::{DeviceInfo, GpuError, devices};
+use tobiuo_jetson::{Identity, Module, Root};
 use tobiuo_kernels::Target;
 
 use crate::BuildError;
@@ -25,6 +26,8 @@ pub struct Gpu {
     pub sm: u32,
     /// The device, where it is in this machine.
     pub device: Option<DeviceInfo>,
+    /// The Jetson that it is in, where that is not this machine and was named.
+    pub module: Option<&'static Module>,
 }
 
 /// Device and precision, settled.
@@ -43,8 +46,9 @@ impl Hardware {
     pub fn name(&self) -> String {
         match self {
             Hardware::Cpu => "cpu".into(),
-            Hardware::Gpu(Gpu { sm, device: None }) => format!("sm_{sm}"),
-            Hardware::Gpu(Gpu { sm, device: Some(d) }) => {
+            Hardware::Gpu(Gpu { device: None, module: Some(m), .. }) => m.id.clone(),
+            Hardware::Gpu(Gpu { sm, device: None, .. }) => format!("sm_{sm}"),
+            Hardware::Gpu(Gpu { sm, device: Some(d), .. }) => {
                 format!("cuda:{} ({}, sm_{sm})", d.ordinal, d.name)
             }
         }
@@ -55,7 +59,12 @@ impl Gpu {
     /// What the kernel families know of it. The bandwidth is that of the data sheet of the
     /// device that stands for its kind, until it is measured.
     pub fn target(&self) -> Option<Target> {
-        let Some(d) = &self.device else { return Target::of_sm(self.sm) };
+        let Some(d) = &self.device else {
+            return match self.module {
+                Some(module) => Some(target_of_module(module)),
+                None => Target::of_sm(self.sm),
+            };
+        };
         // Wide buses come with large caches.
         let bandwidth_gbs = if d.l2_bytes > 16 << 20 { 2000.0 } else { 100.0 };
         Some(Target {
@@ -75,6 +84,9 @@ impl Gpu {
         let driver = tobiuo_cuda::driver_floor(self.sm).max(1000 * nvrtc.0);
         let name = match (&self.device, Target::name_of_sm(self.sm)) {
             (Some(d), _) => d.name.clone(),
+            (None, _) if self.module.is_some() => {
+                self.module.map_or(String::new(), |module| module.name.clone())
+            }
             (None, Some(like)) => format!("any sm_{} (chosen for {like})", self.sm),
             (None, None) => format!("any sm_{}", self.sm),
         };
@@ -90,12 +102,25 @@ impl Gpu {
     }
 }
 
+/// A module as the kernel families see it.
+fn target_of_module(module: &Module) -> Target {
+    Target {
+        sm: module.sm,
+        sm_count: module.multiprocessors,
+        shared_per_block: module.shared_per_block,
+        shared_per_sm: module.shared_per_sm,
+        l2_bytes: module.l2_kib << 10,
+        clock_ghz: module.gpu_mhz / 1e3,
+        bandwidth_gbs: module.memory_gbs,
+    }
+}
+
 fn sm_of(d: &DeviceInfo) -> u32 {
     10 * d.compute.0 + d.compute.1
 }
 
 fn gpu(device: DeviceInfo) -> Hardware {
-    Hardware::Gpu(Gpu { sm: sm_of(&device), device: Some(device) })
+    Hardware::Gpu(Gpu { sm: sm_of(&device), device: Some(device), module: None })
 }
 
 fn too_old(d: &DeviceInfo) -> String {
@@ -172,7 +197,9 @@ fn choose_among(
                     why = Some(format!("{} is an sm_{sm}", d.name));
                     gpu(d)
                 }
-                None if Target::of_sm(sm).is_some() => Hardware::Gpu(Gpu { sm, device: None }),
+                None if Target::of_sm(sm).is_some() => {
+                    Hardware::Gpu(Gpu { sm, device: None, module: None })
+                }
                 None => {
                     let known: Vec<String> = Target::known().map(|k| format!("sm_{k}")).collect();
                     return Err(BuildError::NoDevice(format!(
@@ -181,6 +208,31 @@ fn choose_among(
                         known.join(", ")
                     )));
                 }
+            }
+        }
+        DeviceChoice::Module(id) => {
+            let module = tobiuo_jetson::module(id).ok_or_else(|| {
+                BuildError::Usage(format!("device {id}: there is no such module in the table"))
+            })?;
+            if module.sm < OLDEST_SM {
+                return Err(BuildError::NoDevice(format!(
+                    "device {id}: {} has compute capability {}.{}; kernels are made for {}.{} and \
+                     later",
+                    module.name,
+                    module.sm / 10,
+                    module.sm % 10,
+                    OLDEST_SM / 10,
+                    OLDEST_SM % 10
+                )));
+            }
+            let is_this = Identity::read(&Root::default()).module == Some(module);
+            let here = || devices().unwrap_or_default().into_iter().find(|d| sm_of(d) == module.sm);
+            match is_this.then(here).flatten() {
+                Some(d) => {
+                    why = Some(format!("this is a {}", module.name));
+                    gpu(d)
+                }
+                None => Hardware::Gpu(Gpu { sm: module.sm, device: None, module: Some(module) }),
             }
         }
     };
@@ -257,10 +309,14 @@ mod tests {
         assert_eq!(with(Cpu, None, &[(8, 7)]), "cpu fp32");
         assert_eq!(with(Cuda(0), Some(Precision::Fp32), &[(8, 7)]), "cuda:0 (GPU 0, sm_87) fp32");
         assert_eq!(with(Sm(90), None, &[(8, 7)]), "sm_90 fp16");
+        // A GPU of the same kind is not the module.
+        assert_eq!(with(Module("orin-nano-8gb"), None, &[(8, 7)]), "orin-nano-8gb fp16");
         assert_eq!(with(Sm(87), None, &[(9, 0), (8, 7)]), "cuda:1 (GPU 1, sm_87) fp16");
         let refused = [
             (Cuda(1), None, "5 ", "shows 1"),
             (Cuda(0), None, "5 ", "6.1"),
+            (Module("nano"), None, "5 ", "5.3"),
+            (Module("none"), None, "2 ", "table"),
             (Sm(61), Some(Precision::Fp32), "", "sm_61"),
             (Sm(42), None, "5 ", "sm_72, sm_87"),
             (Cpu, Some(Precision::Fp16), "2 ", "fp32 only"),
@@ -275,12 +331,33 @@ mod tests {
     }
 
     #[test]
+    fn modules_are_what_the_table_says() {
+        let choice = DeviceChoice::Module("agx-orin-64gb");
+        let options = BuildOptions { device: choice, ..Default::default() };
+        let Hardware::Gpu(gpu) = choose_among(&options, || Ok(Vec::new())).unwrap().hardware else {
+            panic!("a GPU");
+        };
+        let target = gpu.target().unwrap();
+        assert_eq!((target.sm, target.sm_count, target.l2_bytes), (87, 16, 4 << 20));
+        assert_eq!((target.clock_ghz, target.bandwidth_gbs), (1.3, 204.8));
+        let key = gpu.key(&target, (12, 6), false);
+        assert_eq!((key.name.as_str(), key.tuned), ("Jetson AGX Orin 64GB", false));
+        // Every module that kernels are made for has shared memory as its architecture.
+        for module in tobiuo_jetson::modules().iter().filter(|m| m.sm >= OLDEST_SM) {
+            let stands_for_it = Target::of_sm(module.sm).unwrap();
+            let target = target_of_module(module);
+            assert_eq!(target.shared_per_block, stands_for_it.shared_per_block, "{}", module.id);
+            assert_eq!(target.shared_per_sm, stands_for_it.shared_per_sm, "{}", module.id);
+        }
+    }
+
+    #[test]
     fn keys_ask_for_a_driver_that_loads_the_code() {
-        let orin = Gpu { sm: 87, device: None };
+        let orin = Gpu { sm: 87, device: None, module: None };
         let target = orin.target().unwrap();
         assert_eq!(orin.key(&target, (12, 6), false).driver, 12020);
         assert_eq!(orin.key(&target, (13, 0), false).driver, 13000);
-        let xavier = Gpu { sm: 72, device: None };
+        let xavier = Gpu { sm: 72, device: None, module: None };
         let target = xavier.target().unwrap();
         assert_eq!(xavier.key(&target, (11, 4), false).driver, 11040);
         assert!(xavier.key(&target, (11, 4), false).name.contains("Xavier"));

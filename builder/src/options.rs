@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tobiuo_engine::{ChannelOrder, Fit, Precision};
 
@@ -22,12 +23,15 @@ pub enum DeviceChoice {
     /// A GPU of this compute capability (87 for 8.7): the one that is here, or, where none is,
     /// any, with kernels chosen by the cost model.
     Sm(u32),
+    /// A Jetson module by its name in the table of modules (`orin-nano-8gb`): this machine if
+    /// it is one; otherwise kernels are chosen by the cost model for the module's data sheet.
+    Module(&'static str),
 }
 
 impl FromStr for DeviceChoice {
     type Err = String;
 
-    /// Reads `auto`, `cpu`, `cuda`, `cuda:1` or `sm_87`.
+    /// Reads `auto`, `cpu`, `cuda`, `cuda:1`, `sm_87` or a Jetson module's name.
     fn from_str(text: &str) -> Result<DeviceChoice, String> {
         let number = |digits: &str| digits.parse::<u32>().ok();
         let choice = match text {
@@ -37,13 +41,15 @@ impl FromStr for DeviceChoice {
             other => match (other.strip_prefix("cuda:"), other.strip_prefix("sm_")) {
                 (Some(n), _) => number(n).map(|n| DeviceChoice::Cuda(n as usize)),
                 (_, Some(sm)) => number(sm).map(DeviceChoice::Sm),
-                _ => None,
+                _ => tobiuo_jetson::module(other).map(|m| DeviceChoice::Module(&m.id)),
             },
         };
         choice.ok_or_else(|| {
+            let modules = tobiuo_jetson::modules().iter().map(|m| m.id.as_str());
             format!(
-                "'{text}' is no device: auto, cpu, cuda, cuda:N (N is the GPU's number) or sm_XX \
-                 (such as sm_87, for a GPU that is not here) is wanted"
+                "'{text}' is no device: auto, cpu, cuda, cuda:N (N is the GPU's number), sm_XX \
+                 (such as sm_87, for a GPU that is not here) or a Jetson ({}) is wanted",
+                modules.collect::<Vec<_>>().join(", ")
             )
         })
     }
@@ -87,6 +93,9 @@ pub struct CudaOptions {
     pub memory_limit: Option<u64>,
     /// Scratch memory of a context at most; bytes.
     pub scratch_limit: Option<u64>,
+    /// How long kernels are compiled and timed; then the best so far is taken. It does not say
+    /// what engine is wanted: a later build goes on where this one stopped.
+    pub time_limit: Option<Duration>,
 }
 
 /// What outputs mean, when the user says so.

@@ -315,3 +315,59 @@ fn the_device_is_checked_when_an_engine_is_verified() {
     let none = h200.on(Standin::new().without_driver());
     none.ends(5, &verify);
 }
+
+/// Engines for a Jetson that is not here, by its data sheet.
+#[test]
+fn modules_are_built_for_by_name() {
+    let place = Place::new(Standin::new().without_driver());
+    let report = place.build("detector.onnx", "nano.tobiuo", &["--device", "orin-nano-8gb"]);
+    let device = &report["cuda"]["device"];
+    assert_eq!((&device["name"], &device["sm"]), (&"Jetson Orin Nano 8GB".into(), &87.into()));
+    assert_eq!((&device["tuned"], &device["sm_count"]), (&Value::Bool(false), &8.into()));
+    assert_eq!(report["cuda"]["bandwidth_gbs"], 102.0);
+    place.build("detector.onnx", "again.tobiuo", &["--device", "orin-nano-8gb"]);
+    assert!(place.bytes("nano.tobiuo") == place.bytes("again.tobiuo"));
+    let agx = place.build("detector.onnx", "agx.tobiuo", &["--device", "agx-orin-64gb"]);
+    assert_eq!(agx["cuda"]["device"]["sm_count"], 16);
+    let (m, e) = (model("detector.onnx"), place.path("x.tobiuo"));
+    let m = m.to_str().unwrap();
+    let said = place.ends(5, &["build", m, "-o", &e, "--device", "tx2"]);
+    assert!(said.contains("6.2") && said.contains("7.2 and later"), "{said}");
+    let said = place.ends(2, &["build", m, "-o", &e, "--device", "orin"]);
+    assert!(said.contains("orin-nano-8gb") && said.contains("agx-thor"), "{said}");
+    // They run on an Orin.
+    let place = place.on(Standin::new());
+    for engine in ["nano.tobiuo", "agx.tobiuo"] {
+        place.ends(0, &["verify", &place.path(engine), m, "--samples", "1"]);
+    }
+}
+
+#[test]
+fn a_build_ends_within_its_time_and_the_next_goes_on() {
+    let place = Place::new(Standin::new());
+    let now = place.build("classifier.onnx", "a.tobiuo", &["--time-limit", "0"]);
+    let tuning = &now["cuda"]["tuning"];
+    assert_eq!(tuning["untimed"], tuning["distinct"], "{tuning}");
+    assert_eq!(now["cuda"]["device"]["tuned"], false);
+    let m = model("classifier.onnx");
+    let m = m.to_str().unwrap();
+    place.ends(0, &["verify", &place.path("a.tobiuo"), m, "--samples", "1"]);
+    // A little at a time, until it is the engine that a build without a limit makes.
+    let (mut left, mut builds) = (number(&tuning["untimed"]), 0);
+    while left > 0 {
+        let step = place.build("classifier.onnx", "a.tobiuo", &["--time-limit", "4s"]);
+        assert_eq!(step["reused"], false, "what is not all timed is not kept");
+        let untimed = number(&step["cuda"]["tuning"]["untimed"]);
+        assert!(untimed <= left, "{untimed} untimed after {left}");
+        let engine = EngineFile::open(place.path("a.tobiuo")).unwrap();
+        let notes = engine.manifest().provenance.notes.join("; ");
+        let some = step["cuda"]["device"]["tuned"] == true && untimed > 0;
+        assert_eq!(notes.contains("partly tuned"), some, "{notes}");
+        left = untimed;
+        builds += 1;
+        assert!(builds < 100, "it does not get on: {left} left");
+    }
+    let done = place.build("classifier.onnx", "a.tobiuo", &["--time-limit", "60"]);
+    let again = place.build("classifier.onnx", "a.tobiuo", &[]);
+    assert_eq!(again["reused"], true, "{done}");
+}

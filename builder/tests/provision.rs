@@ -248,7 +248,8 @@ fn an_untuned_engine_serves_until_it_is_tuned() {
     );
     assert!(place.bytes("a.tobiuo") == place.bytes("seed.tobiuo"));
     assert_eq!(place.provision(0, &seeded).0["outcome"], "untuned");
-    let (line, words) = place.provision(0, &[&seeded[..], &["--retune"]].concat());
+    let (line, words) =
+        place.provision(0, &[&seeded[..], &["--retune", "--time-limit", "10m"]].concat());
     assert_eq!(line["outcome"], "built", "{words}");
     assert!(place.tuned());
     assert_eq!(

@@ -71,7 +71,16 @@ impl Error {
 
     /// An error the operating system gave about a file.
     pub fn io(path: &std::path::Path, action: &str, cause: std::io::Error) -> Error {
-        Error::caused(ErrorKind::Other, format!("{}: {action}", path.display()), cause)
+        use std::io::ErrorKind as Io;
+        let remedy = match cause.kind() {
+            Io::StorageFull | Io::QuotaExceeded => "; make room there, or name another place",
+            Io::ReadOnlyFilesystem => "; name a place on a file system that can be written to",
+            _ => "",
+        };
+        let mut error =
+            Error::caused(ErrorKind::Other, format!("{}: {action}", path.display()), cause);
+        error.message.push_str(remedy);
+        error
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Error {

@@ -307,6 +307,46 @@ fn a_camera_that_opens_and_gives_nothing_feeds_nothing() {
     );
 }
 
+/// A camera that this user may not open: a line that says what to do, and the status of cameras.
+#[test]
+fn no_permission_on_the_camera_is_said() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let manager = Manager::new();
+    let folder = manager.folder.path();
+    let set = |path: &Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let engine = manager.engine();
+    let camera = folder.join("video0");
+    std::fs::write(&camera, "").unwrap();
+    // Root may open everything, so somebody else runs a program that he can read.
+    let program = folder.join("tobiuo");
+    std::fs::copy(env!("CARGO_BIN_EXE_tobiuo"), &program).unwrap();
+    [(folder, 0o755), (&program, 0o755), (&engine, 0o644), (&camera, 0)].map(|(p, m)| set(p, m));
+    let mut command = std::process::Command::new(&program);
+    let is_root = std::process::Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    if is_root {
+        command.uid(65534).gid(65534);
+    }
+    command.arg("run").arg(&engine).arg(format!("v4l2://{}", camera.display()));
+    let (out, _, stderr) = output(&mut command);
+    assert_eq!(out.status.code(), Some(6), "{stderr}");
+    assert!(stderr.contains("Permission denied") && stderr.contains("group `video`"), "{stderr}");
+}
+
+#[test]
+fn a_full_disk_is_said() {
+    let manager = Manager::new();
+    let results = manager.folder.path().join("out.jsonl");
+    std::os::unix::fs::symlink("/dev/full", &results).unwrap();
+    let mut command = tobiuo();
+    command.arg("run").arg(manager.engine()).arg("test://scene?width=64&height=64").arg(&results);
+    let (out, _, stderr) = output(command.args(["--frames", "2000", "-q"]));
+    assert_eq!(out.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("out.jsonl") && stderr.contains("make room"), "{stderr}");
+}
+
 /// A clock that jumps, as when a device finds the time after it has started, changes nothing: no
 /// part of the runtime reads the wall clock.
 #[test]

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use tobiuo_engine::{DeviceKey, EngineError, EngineFile, Task, ThisDevice};
 
-use super::{BuildReport, Job, VERSION, check_paths, import_all};
+use super::{BuildReport, Job, PARTLY_TUNED, VERSION, check_paths, import_all};
 use crate::BuildError;
 use crate::graph::Graph;
 use crate::hardware::{Gpu, Hardware, choose};
 use crate::hash::model_hash;
 use crate::options::BuildOptions;
 use crate::progress::Progress;
+use crate::tactics::Effort;
 
 /// How an engine stands to the one that a build would make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,14 +64,12 @@ impl<'a> Begun<'a> {
         if !meaning || m.provenance.model_hash != model_hash(&self.graphs[0].1) {
             return stale("the model is another");
         }
-        let tuned = match &m.device {
-            DeviceKey::Cuda(key) => key.tuned,
-            _ => true,
-        };
-        if m.provenance.options == self.job.described() && self.job.same_device(engine) {
-            return Standing::Current;
+        let same = m.provenance.options == self.job.described() && self.job.same_device(engine);
+        match (same, tuned(engine)) {
+            (true, _) if !self.job.lacks_tuning(engine) => Standing::Current,
+            (false, Tuned::Yes) => stale("the options are others"),
+            _ => Standing::Untuned,
         }
-        if tuned { stale("the options are others") } else { Standing::Untuned }
     }
 
     /// Whether an engine runs on the device that this build is for.
@@ -92,6 +91,32 @@ impl<'a> Begun<'a> {
     pub fn finish(self, progress: &mut dyn Progress) -> Result<BuildReport, BuildError> {
         check_paths(self.job.model, self.job.engine)?;
         self.job.finish(progress, self.graphs)
+    }
+}
+
+impl Job<'_> {
+    /// An engine whose kernels this build would time, and which were not, or not all.
+    pub(super) fn lacks_tuning(&self, engine: &EngineFile) -> bool {
+        let times = matches!(self.chosen.hardware, Hardware::Gpu(Gpu { device: Some(_), .. }))
+            && self.options.cuda.effort != Effort::Fast;
+        times && tuned(engine) != Tuned::Yes
+    }
+}
+
+/// Which of an engine's kernels were timed on its device.
+#[derive(PartialEq)]
+enum Tuned {
+    No,
+    Partly,
+    Yes,
+}
+
+fn tuned(engine: &EngineFile) -> Tuned {
+    let m = engine.manifest();
+    match &m.device {
+        DeviceKey::Cuda(key) if !key.tuned => Tuned::No,
+        _ if m.provenance.notes.iter().any(|note| note.starts_with(PARTLY_TUNED)) => Tuned::Partly,
+        _ => Tuned::Yes,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Values of options.
 
 use std::path::Path;
+use std::time::Duration;
 
 use lexopt::prelude::*;
 use tobiuo_engine::{ChannelOrder, Fit, Precision};
@@ -166,7 +167,7 @@ pub(super) fn build_option(
     Ok(true)
 }
 
-/// `auto`, `cpu`, `cuda`, `cuda:1` or `sm_87`.
+/// `auto`, `cpu`, `cuda`, `cuda:1`, `sm_87` or a Jetson module's name.
 pub(super) fn device(text: &str) -> Result<DeviceChoice, Stop> {
     text.parse().map_err(|e| Stop::Args(format!("--device: {e}")))
 }
@@ -218,6 +219,21 @@ pub(super) fn size(text: &str, option: &str) -> Result<u64, Stop> {
     })
 }
 
+/// A time: seconds, or with `s`, `m` or `h` behind it.
+pub(super) fn duration(text: &str, option: &str) -> Result<Duration, Stop> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1.0),
+        Some((at, 'm')) => (&text[..at], 60.0),
+        Some((at, 'h')) => (&text[..at], 3600.0),
+        _ => (text, 1.0),
+    };
+    let seconds = digits.trim().parse::<f64>().ok().map(|n| n * unit);
+    let seconds = seconds.filter(|s| (0.0..1e7).contains(s));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| Stop::Args(format!("{option} {text}: a time such as 90s or 5m is wanted")))
+}
+
 /// Options that only concern CUDA engines; false for any other.
 pub(super) fn cuda_option(
     name: &str,
@@ -237,6 +253,9 @@ pub(super) fn cuda_option(
         "replay" => options.replay = Some(parser.value()?.into()),
         "memory-limit" => {
             options.memory_limit = Some(size(&parser.value()?.string()?, "--memory-limit")?);
+        }
+        "time-limit" => {
+            options.time_limit = Some(duration(&parser.value()?.string()?, "--time-limit")?);
         }
         _ => return Ok(false),
     }
@@ -271,11 +290,22 @@ mod tests {
     }
 
     #[test]
+    fn times_in_units() {
+        let of = |t| duration(t, "--time-limit").ok().map(|d| d.as_secs_f64());
+        assert_eq!((of("90"), of("1.5s"), of("5m")), (Some(90.0), Some(1.5), Some(300.0)));
+        assert_eq!((of("0"), of("2h")), (Some(0.0), Some(7200.0)));
+        for bad in ["", "s", "-1", "nan", "inf", "1e9", "1d", "é"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn devices_by_name() {
         let of = |t| device(t).ok();
         assert_eq!(of("cuda"), Some(DeviceChoice::Cuda(0)));
         assert_eq!(of("cuda:3"), Some(DeviceChoice::Cuda(3)));
         assert_eq!(of("sm_87"), Some(DeviceChoice::Sm(87)));
+        assert_eq!(of("orin-nano-8gb"), Some(DeviceChoice::Module("orin-nano-8gb")));
         for bad in ["", "cuda:", "cuda:-1", "cuda:99999999999", "sm_", "sm_x", "tpu", "CUDA"] {
             assert_eq!(of(bad), None, "{bad}");
         }

@@ -51,6 +51,8 @@ usage: tobiuo-builder build MODEL -o ENGINE [options]
                                cuda[:N] GPU N (0); kernels are chosen by timing them on it
                                sm_87    an Orin that is not here (also sm_72, sm_90, sm_110):
                                         an untuned engine, kernels chosen by a cost model
+                               orin-nano-8gb and other Jetsons that are not here: the same
+                                        for that module's data sheet
   -m, --mode, --precision P  fp32, tf32 (matrix products only) or fp16 (fp16 on a GPU, else
                              fp32: the CPU device computes in nothing else)
   -b, --batch N[,N...]       batch sizes, one plan each (1)
@@ -85,6 +87,9 @@ CUDA engines:
       --memory-limit SIZE    device memory at most, of the engine with one context (weights,
                              arena, scratch, inputs, outputs) and of timing: 512M, 1.5G
   -w, --workspace GIB        scratch memory at most
+      --time-limit TIME      how long kernels are compiled and timed (90s, 5m), the heaviest
+                             layers first; then the best so far is taken, and the next build
+                             goes on where this one stopped
 reports:
       --json                 one document on stdout
   -q, --quiet                no progress

@@ -205,6 +205,7 @@ pub fn make(
     share: f64,
 ) -> Result<Made, BuildError> {
     let Request { gpu, precision, options, .. } = *request;
+    let deadline = options.cuda.time_limit.map(|limit| Instant::now() + limit);
     let record = options.cuda.replay.as_deref().map(read_record).transpose()?;
     let driver = gpu.device.as_ref().map(|d| d.driver);
     let nvrtc = Nvrtc::open_for(gpu.sm, driver).map_err(no_compiler)?;
@@ -235,7 +236,7 @@ pub fn make(
         Some(record) => record.device.tuned,
         None => context.is_some() && effort != Effort::Fast,
     };
-    let key = match &record {
+    let mut key = match &record {
         Some(record) => record.device.clone(),
         None => gpu.key(&target, nvrtc_version, tuned),
     };
@@ -273,6 +274,7 @@ pub fn make(
                     device_key: &device_key,
                     scratch_limit: limits.scratch(fixed.all),
                     memory_limit: limits.memory,
+                    deadline,
                 };
                 let (mut tactics, took) =
                     fitting(&mut chooser, &limits, fixed.all, &mut |chooser| {
@@ -289,7 +291,14 @@ pub fn make(
                 if let (Some(context), true) = (&context, tuned) {
                     let begun = Instant::now();
                     progress.stage("timing the network", share * SETTLE_SHARE);
-                    let placed = settle_once(context, lowering, &tactics, &mut cache, &device_key)?;
+                    let placed = settle_once(
+                        context,
+                        lowering,
+                        &tactics,
+                        &mut cache,
+                        &device_key,
+                        deadline,
+                    )?;
                     tuning.timing_seconds += begun.elapsed().as_secs_f64();
                     // Finalists, and layers side by side, may need more memory.
                     let mut settled = tactics.clone();
@@ -321,6 +330,10 @@ pub fn make(
     }
     if let Some(limit) = limits.memory {
         check_limit(limit, &sections, &reports)?;
+    }
+    if record.is_none() && tuning.timed + tuning.timed_before == 0 {
+        // The time was over before anything was timed.
+        key.tuned = false;
     }
     let (compiled, before) = compiler.counts();
     (tuning.compiled, tuning.compiled_before) = (compiled, before);

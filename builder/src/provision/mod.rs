@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use tobiuo_engine::{DeviceKey, EngineFile};
+use tobiuo_jetson::{Identity, Root};
 
 pub use config::{Entry, read_folder};
 use files::Places;
@@ -241,13 +242,14 @@ impl Job {
                     |engine: &EngineFile| matches!(engine.manifest().device, DeviceKey::Cuda(_));
                 let there = EngineFile::open(&self.engine).ok();
                 let seed = self.seed.as_ref().and_then(|seed| EngineFile::open(seed).ok());
+                let jetson = Identity::read(&Root::default()).is_jetson();
                 let was_gpu =
                     [found, there.as_ref(), seed.as_ref()].into_iter().flatten().any(cuda);
-                if !was_gpu {
+                if !was_gpu && !jetson {
                     return Ok(());
                 }
                 Err(BuildError::NoDevice(format!(
-                    "{}: the engine is for a GPU, and none can be used now: {why}. `tobiuo \
+                    "{}: the engine is for the GPU, and none can be used now: {why}. `tobiuo \
                      doctor` looks for the reason; --device cpu builds for the CPU",
                     self.engine.display()
                 )))

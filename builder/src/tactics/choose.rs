@@ -1,6 +1,8 @@
 //! A kernel for every layer: from the cost model, from what earlier builds measured, or by
 //! measuring now.
 
+mod within;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
@@ -41,6 +43,8 @@ pub struct Chooser<'a> {
     pub scratch_limit: Option<u64>,
     /// Device memory that timing may take; bytes.
     pub memory_limit: Option<u64>,
+    /// Nothing new is tried from then on.
+    pub deadline: Option<Instant>,
 }
 
 /// A distinct layer.
@@ -118,9 +122,25 @@ impl Chooser<'_> {
         let before = self.compiler.counts();
         match timed {
             None => self.by_model(lowering, &mut distinct, &mut tuning, progress, share)?,
-            Some(context) => {
-                self.by_time(context, lowering, &mut distinct, &mut tuning, progress, share)?;
-            }
+            Some(context) => match self.deadline {
+                None => {
+                    self.by_time(context, lowering, &mut distinct, &mut tuning, progress, share)?;
+                }
+                Some(deadline) => {
+                    let mut counts = vec![0; distinct.len()];
+                    of_layer.iter().for_each(|&d| counts[d] += 1);
+                    let device = (context, lowering);
+                    let shown = (progress, share);
+                    self.by_time_within(
+                        deadline,
+                        device,
+                        &mut distinct,
+                        &counts,
+                        &mut tuning,
+                        shown,
+                    )?;
+                }
+            },
         }
         let after = self.compiler.counts();
         tuning.compiled = after.0 - before.0;

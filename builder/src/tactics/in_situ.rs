@@ -4,6 +4,8 @@
 //! Alone, a layer finds its instructions and its input in the nearest cache and no neighbour on
 //! the multiprocessors; in the network it does not.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 use tobiuo_gpu::Context;
 
@@ -62,6 +64,7 @@ pub fn settle_once(
     tactics: &[Tactic],
     cache: &mut TacticCache,
     device_key: &str,
+    deadline: Option<Instant>,
 ) -> Result<Placed, TacticError> {
     let mut hash = blake3::Hasher::new();
     for t in tactics {
@@ -79,8 +82,8 @@ pub fn settle_once(
     {
         return Ok(placed);
     }
-    let placed = settle(context, lowering, tactics)?;
-    if let Ok(text) = serde_json::to_string(&placed) {
+    let (placed, complete) = settle_until(context, lowering, tactics, deadline)?;
+    if let (true, Ok(text)) = (complete, serde_json::to_string(&placed)) {
         cache.put(device_key, &name, &text, placed.network_us.1);
         cache.save();
     }
@@ -103,6 +106,17 @@ pub fn settle(
     lowering: &Lowering,
     tactics: &[Tactic],
 ) -> Result<Placed, TacticError> {
+    Ok(settle_until(context, lowering, tactics, None)?.0)
+}
+
+/// The same, but nothing new is tried after `deadline`; false: it was not all tried.
+fn settle_until(
+    context: &Context,
+    lowering: &Lowering,
+    tactics: &[Tactic],
+    deadline: Option<Instant>,
+) -> Result<(Placed, bool), TacticError> {
+    let late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
     let times: Vec<f64> = tactics.iter().map(|t| t.time_us.unwrap_or(2.0)).collect();
     let n = lowering.layers.len();
     let mut best_schedule = Schedule::serial(n);
@@ -111,6 +125,9 @@ pub fn settle(
     let mut best = before;
     for streams in [2, 3, 4, 6] {
         for crossing in [0.5, 1.5, 3.0, 6.0] {
+            if late() {
+                break;
+            }
             let schedule = Schedule::parallel(lowering, &times, crossing, streams);
             if schedule.slots.iter().all(|s| s.stream == 0) || schedule == best_schedule {
                 continue;
@@ -134,6 +151,9 @@ pub fn settle(
         let Some(first) = tactics.iter().position(|t| t.distinct == d) else { continue };
         let mut incumbent = median(program.time(REPLAYS)?);
         for finalist in 1..=tactics[first].finalists.len() {
+            if late() {
+                break;
+            }
             let mut other = selected.clone();
             for (i, t) in tactics.iter().enumerate() {
                 if t.distinct == d {
@@ -158,5 +178,5 @@ pub fn settle(
         program.select(&selected)?;
         best = incumbent;
     }
-    Ok(Placed { selected, schedule: best_schedule, network_us: (before, best), tried })
+    Ok((Placed { selected, schedule: best_schedule, network_us: (before, best), tried }, !late()))
 }

@@ -183,6 +183,8 @@ pub struct Tuning {
     pub timed: usize,
     /// Kernels that an earlier build had timed.
     pub timed_before: usize,
+    /// Distinct layers that were not timed, because the time was over.
+    pub untimed: usize,
     /// Seconds spent compiling.
     pub compile_seconds: f64,
     /// Seconds spent timing.
@@ -197,6 +199,7 @@ impl Tuning {
         self.compiled_before += other.compiled_before;
         self.timed += other.timed;
         self.timed_before += other.timed_before;
+        self.untimed += other.untimed;
         self.compile_seconds += other.compile_seconds;
         self.timing_seconds += other.timing_seconds;
     }
@@ -225,6 +228,7 @@ pub fn choose(
         device_key: "",
         scratch_limit: None,
         memory_limit: None,
+        deadline: None,
     };
     chooser.choose(lowering, &mut (), 1.0)
 }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use tobiuo::capture::SourceConfig;
 use tobiuo::eval::{Annotations, Evaluator};
 use tobiuo::sink::{self, JsonLines, Pictures, TextLines, Video};
-use tobiuo::{Engine, ErrorKind, MemoryPath, Pipeline, exit, logging, process};
+use tobiuo::{Engine, ErrorKind, MemoryPath, Notifier, Pipeline, exit, logging, process};
 use tobiuo_builder::options::DeviceChoice;
 use tobiuo_builder::progress::Terminal;
 use tobiuo_builder::{BuildError, BuildOptions, build_cached};
@@ -90,6 +90,10 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
     }
     if let Some(threshold) = options.threshold {
         builder = builder.score_threshold(threshold);
+    }
+    // As a systemd service of Type=notify: ready with the first frame, its watchdog fed by frames.
+    if let Some(notifier) = Notifier::from_env()? {
+        builder = builder.notifier(notifier);
     }
     let mut pipeline = builder.start()?;
 
