@@ -323,7 +323,9 @@ fn no_permission_on_the_camera_is_said() {
     // Root may open everything, so somebody else runs a program that he can read.
     let program = folder.join("tobiuo");
     std::fs::copy(env!("CARGO_BIN_EXE_tobiuo"), &program).unwrap();
-    [(folder, 0o755), (&program, 0o755), (&engine, 0o644), (&camera, 0)].map(|(p, m)| set(p, m));
+    for (path, mode) in [(folder, 0o755), (&program, 0o755), (&engine, 0o644), (&camera, 0)] {
+        set(path, mode);
+    }
     let mut command = std::process::Command::new(&program);
     let is_root = std::process::Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
     if is_root {
