@@ -107,7 +107,11 @@ def test_a_training_module_is_dumped_as_in_eval_mode(tmp_path):
 
 def test_constants_are_computed_now(tmp_path):
     table = torch.arange(3.0)
-    model = dump(tmp_path, lambda x: x + (table * 2).sum() + table.reshape(3, 1), torch.rand(1, 3, 4))
+
+    def forward(x):
+        return x + (table * 2).sum() + table.reshape(3, 1)
+
+    model = dump(tmp_path, forward, torch.rand(1, 3, 4))
     assert types(model) == ["input", "ConstantInput", "ConstantInput", "Add", "Add"]
     shapes = [p["shape"] for p in model["layers"] if p["type"] == "ConstantInput"]
     assert shapes == [[1, 1], [3, 1]]

@@ -13,7 +13,8 @@ import torch
 from torch import fx
 
 from ..dump import Dump, DumpError, constant
-from .layers import BUILT_IN, OF_SHAPE_ONLY, Call
+from .call import Call
+from .layers import BUILT_IN, OF_SHAPE_ONLY
 
 DumpFunction = Callable[["TorchDumper", fx.Node, Dict[str, Any]], Tuple[Any, Any]]
 
