@@ -51,7 +51,8 @@ impl Case {
                 inputs.push((name.to_string(), tensor(&folder.join(file))));
                 continue;
             }
-            for output in layer["output_names"].as_array().unwrap() {
+            let names = layer["output_names"].as_array();
+            for output in names.map_or(std::slice::from_ref(&layer["name"]), Vec::as_slice) {
                 let output = output.as_str().unwrap();
                 let file = folder.join(format!("{output}_output.tensor"));
                 if file.is_file() {
