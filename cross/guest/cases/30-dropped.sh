@@ -6,7 +6,7 @@ more 20
 control percentage_of_dropped_buffers=0
 more 5
 control inject_v4l2_buf_flag_error=1
-await 10 logged 'marked as damaged by the driver; counted as dropped'
+await 30 logged 'marked as damaged by the driver; counted as dropped'
 more 20
 stop
 [ "$(number device_dropped)" -gt 0 ] || fail "no frame is counted as dropped"
