@@ -1,7 +1,8 @@
 # What the cases share. Each is a shell script of its own, run with -e, that ends with a status
 # and, in its last line, with what it has seen.
 
-engines=/var/lib/tobiuo
+# The provisioning unit's folder.
+engines=/var/cache/tobiuo
 
 fail() {
     echo "$*"
@@ -15,13 +16,17 @@ has() {
 
 # Waits until a command succeeds, for so many seconds.
 await() {
-    left=$(($1 * 10))
+    deadline=$(($(seconds) + $1))
     shift
     until "$@"; do
-        [ $left -gt 0 ] || fail "not within the time: $* $(tail -n 5 /tmp/run.log /tmp/run.json)"
-        left=$((left - 1))
+        [ "$(seconds)" -lt $deadline ] || fail "not within the time: $*"
         sleep 0.1
     done
+}
+
+# Since the start of the board.
+seconds() {
+    cut -d. -f1 /proc/uptime
 }
 
 # The virtual camera: input 0 is a webcam, input 1 HDMI, into which /dev/video1 can be looped.
