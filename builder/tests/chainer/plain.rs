@@ -256,7 +256,8 @@ fn taken(x: &[f32], shape: [usize; 3], at: [&[usize]; 3]) -> Vec<f32> {
 fn slices_are_numpys() {
     let shape = [3, 4, 5];
     let n = Value::Null;
-    let cases: Vec<(Value, Vec<usize>, [&[usize]; 3])> = vec![
+    type Case = (Value, Vec<usize>, [&'static [usize]; 3]);
+    let cases: Vec<Case> = vec![
         (json!([[1, 3, n]]), vec![2, 4, 5], [&[1, 2], &[0, 1, 2, 3], &[0, 1, 2, 3, 4]]),
         (json!([[n, n, n], 1, [n, n, 2]]), vec![3, 3], [&[0, 1, 2], &[1], &[0, 2, 4]]),
         (json!([-1, [n, n, -1], 0]), vec![4], [&[2], &[3, 2, 1, 0], &[0]]),

@@ -93,7 +93,7 @@ fn shifts() {
             let mut y = Vec::new();
             for c in 0..channels {
                 // Chainer's loop over groups: the middle and the last change places.
-                let group = if size == 0 { groups - 1 } else { (c / size).min(groups - 1) };
+                let group = usize::checked_div(c, size).map_or(groups - 1, |g| g.min(groups - 1));
                 let tap = match group {
                     g if g == (groups - 1) / 2 => groups - 1,
                     g if g == groups - 1 => (groups - 1) / 2,

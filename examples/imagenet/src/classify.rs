@@ -94,6 +94,13 @@ struct Times {
     without_copies: Option<Duration>,
 }
 
+impl Times {
+    /// Of a sum over all runs the mean, ns.
+    fn mean(&self, sum: Duration) -> f64 {
+        sum.as_nanos() as f64 / f64::from(self.runs.max(1))
+    }
+}
+
 /// One worker's own.
 struct Worker<'e> {
     context: ExecutionContext,
@@ -239,9 +246,8 @@ pub fn classify(
     }
     told?;
     report.seconds = begun.elapsed().as_secs_f64();
-    let mean = |t: Duration| t.as_nanos() as f64 / f64::from(all.runs.max(1));
-    report.with_copies = mean(all.with_copies);
-    report.without_copies = all.without_copies.map(mean);
+    report.with_copies = all.mean(all.with_copies);
+    report.without_copies = all.without_copies.map(|t| all.mean(t));
     Ok(report)
 }
 

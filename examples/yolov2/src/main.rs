@@ -323,7 +323,10 @@ fn parse() -> Result<Options, lexopt::Error> {
                 let numbers: Result<Vec<f32>, _> = text.split(',').map(str::parse).collect();
                 let numbers = numbers.map_err(|_| "--anchors: numbers are wanted")?;
                 let (pairs, rest) = numbers.as_chunks::<2>();
-                if pairs.is_empty() || !rest.is_empty() || numbers.iter().any(|v| !(*v > 0.0)) {
+                if pairs.is_empty()
+                    || !rest.is_empty()
+                    || numbers.iter().any(|v| !v.is_finite() || *v <= 0.0)
+                {
                     return Err("--anchors: pairs of height and width are wanted".into());
                 }
                 o.anchors = pairs.to_vec();
