@@ -60,31 +60,23 @@ struct Distinct<'a> {
     code: Vec<Option<Compiled>>,
 }
 
-/// Up to `count` of a layer's candidates, which come in the order of the cost model. Those that
+/// Those of a layer's candidates that are tried, in the order of the cost model. Candidates that
 /// launch alike are one tile in several variants, which differ by a few percent: most of the count
 /// goes to different tiles, the rest to variants of the best.
-fn worth_trying(mut candidates: Vec<Candidate>, count: usize) -> Vec<Candidate> {
-    if count <= ATTEMPTS || candidates.len() <= count {
-        candidates.truncate(count);
-        return candidates;
+pub fn worth_trying(candidates: &[Candidate], effort: Effort) -> Vec<usize> {
+    let count = effort.candidates().min(candidates.len());
+    if effort != Effort::Default || count == candidates.len() {
+        return (0..count).collect();
     }
-    let mut seen = HashSet::new();
-    let (mut tiles, mut others) = (count * 4 / 5, count);
-    let mut take: Vec<bool> = (candidates.iter())
-        .map(|c| {
-            tiles > 0 && seen.insert((c.grid, c.block, c.shared)) && {
-                tiles -= 1;
-                true
-            }
-        })
-        .collect();
-    others -= take.iter().filter(|&&t| t).count();
-    for t in take.iter_mut().filter(|t| !**t).take(others) {
-        *t = true;
-    }
-    let mut take = take.into_iter();
-    candidates.retain(|_| take.next() == Some(true));
-    candidates
+    let (mut seen, mut take) = (HashSet::new(), vec![false; candidates.len()]);
+    let first =
+        |&i: &usize| seen.insert((candidates[i].grid, candidates[i].block, candidates[i].shared));
+    let tiles: Vec<usize> = (0..candidates.len()).filter(first).take(count * 4 / 5).collect();
+    tiles.iter().for_each(|&i| take[i] = true);
+    let others: Vec<usize> =
+        (0..candidates.len()).filter(|&i| !take[i]).take(count - tiles.len()).collect();
+    others.iter().for_each(|&i| take[i] = true);
+    (0..candidates.len()).filter(|&i| take[i]).collect()
 }
 
 /// The name of a kernel in caches and records: a hash over its source, which begins with the
@@ -188,7 +180,9 @@ impl Chooser<'_> {
                     )));
                 }
             }
-            let candidates = worth_trying(candidates, self.effort.candidates());
+            let mut tried = worth_trying(&candidates, self.effort).into_iter().peekable();
+            let mut at = 0..;
+            candidates.retain(|_| tried.next_if_eq(&at.next().expect("no end")).is_some());
             index.insert(key, distinct.len());
             of_layer.push(distinct.len());
             distinct.push(Distinct {

@@ -26,7 +26,7 @@ use crate::cuda::lower::Lowering;
 use tobiuo_kernels::{Candidate, ENTRY, Target};
 
 pub use cache::TacticCache;
-pub use choose::Chooser;
+pub use choose::{Chooser, worth_trying};
 pub use compile::Compiler;
 pub use in_situ::{Placed, settle, settle_once};
 pub use program::Program;

@@ -1,6 +1,7 @@
 //! What is checked: layers, targets, and which candidates.
 
 use serde::{Deserialize, Serialize};
+use tobiuo_builder::tactics::{Effort, worth_trying};
 use tobiuo_gpu::DeviceInfo;
 use tobiuo_kernels::random::Random;
 use tobiuo_kernels::{Candidate, Layer, Target};
@@ -14,14 +15,17 @@ pub enum Choice {
     First(usize),
     /// Some at random.
     Sample(usize),
+    /// Those that a build tries with default effort.
+    Tried,
 }
 
 impl Choice {
-    /// `all`, `first:N` or `sample:N`.
+    /// `all`, `tried`, `first:N` or `sample:N`.
     pub fn parse(text: &str) -> Option<Choice> {
         let count = |n: &str| n.parse().ok().filter(|&n: &usize| n > 0);
         match text.split_once(':') {
             None if text == "all" => Some(Choice::All),
+            None if text == "tried" => Some(Choice::Tried),
             Some(("first", n)) => count(n).map(Choice::First),
             Some(("sample", n)) => count(n).map(Choice::Sample),
             _ => None,
@@ -29,10 +33,11 @@ impl Choice {
     }
 
     /// The numbers of the chosen ones, rising.
-    pub fn of(self, candidates: usize, seed: u64) -> Vec<usize> {
+    fn of(self, candidates: usize, seed: u64) -> Vec<usize> {
         let mut all: Vec<usize> = (0..candidates).collect();
         match self {
-            Choice::All => {}
+            // Those tried depend on more than their number.
+            Choice::All | Choice::Tried => {}
             Choice::First(n) => all.truncate(n),
             Choice::Sample(n) => {
                 let mut random = Random::new(seed ^ 0x5a3b_1e00);
@@ -126,7 +131,10 @@ impl Unit {
     /// The chosen candidates of one goal with their numbers.
     pub fn candidates(&self, target: &Target) -> Vec<(usize, Candidate)> {
         let all = self.layer.candidates(target);
-        let chosen = self.choice.of(all.len(), self.seed);
+        let chosen = match self.choice {
+            Choice::Tried => worth_trying(&all, Effort::Default),
+            choice => choice.of(all.len(), self.seed),
+        };
         let wanted = |c: &Candidate| self.only.as_ref().is_none_or(|o| *o == c.label);
         all.into_iter().enumerate().filter(|(i, c)| chosen.contains(i) && wanted(c)).collect()
     }
