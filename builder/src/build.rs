@@ -1,5 +1,6 @@
 //! Model in, engine out.
 
+mod int8;
 mod report;
 mod reuse;
 
@@ -9,8 +10,8 @@ use std::time::Instant;
 
 use tobiuo_engine::format::SectionKind;
 use tobiuo_engine::{
-    DeviceKey, EngineFile, EngineWriter, Manifest, Port, Provenance, SectionSpec, TENSOR_ALIGN,
-    Task, ThisDevice, write_sections,
+    DeviceKey, EngineFile, EngineWriter, Manifest, Port, Precision, Provenance, SectionSpec,
+    TENSOR_ALIGN, Task, ThisDevice, write_sections,
 };
 
 use crate::cuda::make::{Made, Request, make};
@@ -55,9 +56,10 @@ pub fn build(
     options: &BuildOptions,
     progress: &mut dyn Progress,
 ) -> Result<BuildReport, BuildError> {
-    let job = Job::new(model, engine, options)?;
+    let mut job = Job::new(model, engine, options)?;
     progress.stage("reading the model", job.shares().import);
     let graphs = import_all(model, options)?;
+    job.settle(&graphs)?;
     job.finish(progress, graphs)
 }
 
@@ -70,9 +72,10 @@ pub fn build_cached(
     options: &BuildOptions,
     progress: &mut dyn Progress,
 ) -> Result<Cached, BuildError> {
-    let job = Job::new(model, engine, options)?;
+    let mut job = Job::new(model, engine, options)?;
     progress.stage("reading the model", job.shares().import);
     let graphs = import_all(model, options)?;
+    job.settle(&graphs)?;
     let fresh = options.cuda.record.is_some() || options.cuda.replay.is_some();
     if let Some(report) = (!fresh).then(|| job.reusable(&graphs[0])).flatten() {
         progress.finish();
@@ -92,6 +95,8 @@ const PARTLY_TUNED: &str = "partly tuned";
 struct Shares {
     import: f64,
     passes: f64,
+    /// Calibration, where there is one.
+    int8: f64,
     /// Planning, and for a GPU compiling and timing.
     plan: f64,
     write: f64,
@@ -166,7 +171,7 @@ fn fixed_batch(graph: &Graph) -> usize {
     }
 }
 
-fn ports(graph: &Graph) -> (Vec<Port>, Vec<Port>) {
+pub(crate) fn ports(graph: &Graph) -> (Vec<Port>, Vec<Port>) {
     let port = |name: &str, v| Port {
         name: name.into(),
         dtype: graph.fact(v).dtype,
@@ -237,9 +242,18 @@ impl<'a> Job<'a> {
     }
 
     fn shares(&self) -> Shares {
+        let calibrated = self.options.int8.calibration.is_some();
         match self.chosen.hardware {
-            Hardware::Cpu => Shares { import: 0.3, passes: 0.3, plan: 0.15, write: 0.25 },
-            Hardware::Gpu(_) => Shares { import: 0.03, passes: 0.05, plan: 0.9, write: 0.02 },
+            Hardware::Cpu if calibrated => {
+                Shares { import: 0.02, passes: 0.03, int8: 0.9, plan: 0.02, write: 0.03 }
+            }
+            Hardware::Cpu => {
+                Shares { import: 0.3, passes: 0.3, int8: 0.0, plan: 0.15, write: 0.25 }
+            }
+            Hardware::Gpu(_) => {
+                let int8 = if calibrated { 0.5 } else { 0.0 };
+                Shares { import: 0.03, passes: 0.05, int8, plan: 0.9 - int8, write: 0.02 }
+            }
         }
     }
 
@@ -261,7 +275,8 @@ impl<'a> Job<'a> {
                 device.push_str(&format!(" {name}={bytes}"));
             }
         }
-        self.options.describe(&format!("{device} precision={precision}"))
+        device.push_str(&format!(" precision={precision}{}", self.described_int8()));
+        self.options.describe(&device)
     }
 
     /// True for an engine's device where this build would make one for it.
@@ -281,7 +296,7 @@ impl<'a> Job<'a> {
 
     /// The report of an engine that this build would make again, if there is a sound one.
     fn reusable(&self, first: &(usize, Graph)) -> Option<BuildReport> {
-        if !self.engine.exists() {
+        if !self.engine.exists() || !self.may_reuse() {
             return None;
         }
         let engine = match EngineFile::open(self.engine) {
@@ -320,6 +335,7 @@ impl<'a> Job<'a> {
             passes: m.provenance.passes.clone(),
             plans: Vec::new(),
             cuda: None,
+            int8: None,
             notes: first.1.metadata.notes.clone(),
             seconds: self.begun.elapsed().as_secs_f64(),
         })
@@ -331,6 +347,9 @@ impl<'a> Job<'a> {
         let merge = "merge-siblings".to_string();
         if matches!(self.chosen.hardware, Hardware::Gpu(_)) && !passes.with.contains(&merge) {
             passes.with.push(merge);
+        }
+        if self.chosen.precision == Precision::Int8 {
+            passes.with.push("integers".into());
         }
         passes
     }
@@ -360,6 +379,8 @@ impl<'a> Job<'a> {
             }
             optimised.push((batch, graph));
         }
+        let (optimised, int8) =
+            self.to_integers(optimised, &model_hash, progress, self.shares().int8)?;
         let planned = match &self.chosen.hardware {
             Hardware::Cpu => self.plan_cpu(optimised, progress)?,
             Hardware::Gpu(gpu) => {
@@ -394,6 +415,7 @@ impl<'a> Job<'a> {
                 made.report.tuning.untimed
             ));
         }
+        notes.extend(int8.iter().flat_map(int8::notes));
         let task = metadata.task.clone().unwrap_or(Task::Tensors);
         let manifest = Manifest {
             builder: VERSION.into(),
@@ -459,6 +481,7 @@ impl<'a> Job<'a> {
             passes,
             plans: planned.reports,
             cuda,
+            int8,
             notes: metadata.notes,
             seconds: self.begun.elapsed().as_secs_f64(),
         })

@@ -23,6 +23,10 @@ pub enum BuildError {
     NoDevice(String),
     /// A file beside the model (labels, inputs) is damaged: which, where, why.
     Damaged(String),
+    /// What is calibrated or measured on cannot be read, or is not what a network can use.
+    Input(String),
+    /// The accuracy that is asked for cannot be held.
+    Accuracy(String),
     /// The model cannot be imported.
     Import(ImportError),
     /// The device has no kernel for these nodes.
@@ -73,6 +77,8 @@ impl BuildError {
             )) => 5,
             BuildError::Tactic(TacticError::Record(_)) => 2,
             BuildError::Damaged(_) => 4,
+            BuildError::Input(_) => 6,
+            BuildError::Accuracy(_) => 7,
             BuildError::SelfTest(_) => 7,
             BuildError::Import(ImportError::Io { error, .. })
                 if error.kind() == io::ErrorKind::NotFound =>
@@ -116,6 +122,8 @@ impl fmt::Display for BuildError {
             | BuildError::OtherDevice(s)
             | BuildError::Memory(s)
             | BuildError::Damaged(s)
+            | BuildError::Input(s)
+            | BuildError::Accuracy(s)
             | BuildError::Provision(s)
             | BuildError::SelfTest(s)
             | BuildError::Device(s) => f.write_str(s),

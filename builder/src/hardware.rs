@@ -238,24 +238,26 @@ fn choose_among(
     };
     let precision = match (&hardware, options.precision) {
         (Hardware::Cpu, None | Some(Precision::Fp32)) => Precision::Fp32,
+        (Hardware::Cpu, Some(Precision::Int8)) => Precision::Int8,
         (Hardware::Cpu, Some(other)) => {
             let reason = match &why {
                 Some(why) => format!(" ({why})"),
                 None => String::new(),
             };
             return Err(BuildError::Usage(format!(
-                "precision {other}: the CPU device{reason} computes in fp32 only, as the \
-                 reference that others are checked against; leave the option out, or name a GPU: \
-                 --device cuda, or --device sm_87 for an Orin that is not here"
+                "precision {other}: the CPU device{reason} computes in fp32 and int8 \
+                 only, as the reference that others are checked against; leave the option out, \
+                 or name a GPU: --device cuda, or --device sm_87 for an Orin that is not here"
             )));
         }
         (Hardware::Gpu(_), None) => Precision::Fp16,
-        (Hardware::Gpu(_), Some(asked @ (Precision::Fp32 | Precision::Tf32 | Precision::Fp16))) => {
-            asked
-        }
+        (
+            Hardware::Gpu(_),
+            Some(asked @ (Precision::Fp32 | Precision::Tf32 | Precision::Fp16 | Precision::Int8)),
+        ) => asked,
         (Hardware::Gpu(_), Some(other)) => {
             return Err(BuildError::Usage(format!(
-                "precision {other}: fp32, tf32 or fp16 is wanted"
+                "precision {other}: fp32, tf32, fp16 or int8 is wanted"
             )));
         }
     };
@@ -312,6 +314,8 @@ mod tests {
         // A GPU of the same kind is not the module.
         assert_eq!(with(Module("orin-nano-8gb"), None, &[(8, 7)]), "orin-nano-8gb fp16");
         assert_eq!(with(Sm(87), None, &[(9, 0), (8, 7)]), "cuda:1 (GPU 1, sm_87) fp16");
+        assert_eq!(with(Cpu, Some(Precision::Int8), &[]), "cpu int8");
+        assert_eq!(with(Sm(87), Some(Precision::Int8), &[]), "sm_87 int8");
         let refused = [
             (Cuda(1), None, "5 ", "shows 1"),
             (Cuda(0), None, "5 ", "6.1"),
@@ -319,10 +323,9 @@ mod tests {
             (Module("none"), None, "2 ", "table"),
             (Sm(61), Some(Precision::Fp32), "", "sm_61"),
             (Sm(42), None, "5 ", "sm_72, sm_87"),
-            (Cpu, Some(Precision::Fp16), "2 ", "fp32 only"),
+            (Cpu, Some(Precision::Fp16), "2 ", "fp32 and int8 only"),
             (Auto, Some(Precision::Fp16), "2 ", "6.1"),
             (Sm(72), Some(Precision::Tf32), "2 ", "8.0"),
-            (Sm(87), Some(Precision::Int8), "2 ", "fp16 is wanted"),
         ];
         for (choice, precision, status, wanted) in refused {
             let said = with(choice, precision, &[(6, 1)]);

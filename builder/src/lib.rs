@@ -25,6 +25,7 @@ pub mod passes;
 pub mod plan;
 pub mod progress;
 pub mod provision;
+pub mod quantize;
 pub mod tactics;
 pub mod task;
 #[cfg(test)]
@@ -35,4 +36,5 @@ pub use build::{BuildReport, Cached, build, build_cached};
 pub use error::BuildError;
 pub use options::{BuildOptions, PreprocessOptions, TaskChoice};
 pub use progress::Progress;
+pub use quantize::Int8Options;
 pub use verify::{VerifyOptions, VerifyReport, verify};

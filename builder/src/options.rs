@@ -8,6 +8,7 @@ use std::time::Duration;
 use tobiuo_engine::{ChannelOrder, Fit, Precision};
 
 use crate::passes::PassOptions;
+use crate::quantize::Int8Options;
 use crate::tactics::Effort;
 
 /// The device to build for.
@@ -150,6 +151,8 @@ pub struct BuildOptions {
     pub device: DeviceChoice,
     /// Precision of the heavy layers; `None`: f16 on a GPU, f32 on the CPU.
     pub precision: Option<Precision>,
+    /// Calibration and accuracy of INT8 engines.
+    pub int8: Int8Options,
     /// What only concerns CUDA engines.
     pub cuda: CudaOptions,
 }
@@ -168,6 +171,7 @@ impl Default for BuildOptions {
             passes: PassOptions::default(),
             device: DeviceChoice::default(),
             precision: None,
+            int8: Int8Options::default(),
             cuda: CudaOptions::default(),
         }
     }

@@ -255,7 +255,7 @@ fn sample(graph: &Graph, options: &VerifyOptions, number: usize) -> Vec<(String,
 }
 
 /// Copies elements into an executor's input; types and lengths agree.
-fn copy_in(to: TensorViewMut<'_>, from: &Tensor) -> Option<()> {
+pub(crate) fn copy_in(to: TensorViewMut<'_>, from: &Tensor) -> Option<()> {
     match (to.data, from.data()) {
         (ViewDataMut::F32(a), TensorData::F32(b)) => a.copy_from_slice(b),
         (ViewDataMut::F16(a), TensorData::F16(b)) => a.copy_from_slice(b),

@@ -7,6 +7,7 @@ use tobiuo_engine::{PassRecord, Port, Precision, Task};
 
 use crate::cuda::make::CudaReport;
 use crate::plan::PlanReport;
+use crate::quantize::report::Int8Report;
 
 /// What a build made.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -47,6 +48,9 @@ pub struct BuildReport {
     /// Kernels, their times, memory; for a CUDA engine that was not reused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cuda: Option<CudaReport>,
+    /// Calibration and gate, of an INT8 engine that was not reused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Int8Report>,
     /// What the user should know about the import.
     pub notes: Vec<String>,
     /// Wall-clock time of the build.

@@ -9,6 +9,8 @@ use tobiuo_engine::{ChannelOrder, Fit, Precision};
 use super::Stop;
 use crate::labels;
 use crate::options::{BuildOptions, CacheChoice, CudaOptions, DeviceChoice, TaskChoice};
+use crate::quantize::Int8Options;
+use crate::quantize::calibrators::Calibrator;
 use crate::tactics::Effort;
 
 fn bad<T>(what: String) -> Result<T, Stop> {
@@ -80,6 +82,7 @@ pub(super) fn any_build_option(
         }
         (long, false)
             if build_option(long, parser, options)?
+                || int8_option(long, parser, &mut options.int8)?
                 || cuda_option(long, parser, &mut options.cuda)? => {}
         (long, false) => return Err(Long(long).unexpected().into()),
         (_, true) => {
@@ -185,11 +188,8 @@ pub(super) fn precision(text: &str) -> Result<Precision, Stop> {
         "fp32" | "float32" => Ok(Precision::Fp32),
         "tf32" => Ok(Precision::Tf32),
         "fp16" | "float16" | "half" => Ok(Precision::Fp16),
-        "int8" => bad(format!(
-            "precision {text}: this version of tobiuo-builder makes engines of fp32, tf32 and \
-             fp16 only"
-        )),
-        other => bad(format!("precision '{other}': fp32, tf32 or fp16 is wanted")),
+        "int8" => Ok(Precision::Int8),
+        other => bad(format!("precision '{other}': fp32, tf32, fp16 or int8 is wanted")),
     }
 }
 
@@ -232,6 +232,60 @@ pub(super) fn duration(text: &str, option: &str) -> Result<Duration, Stop> {
     seconds
         .map(Duration::from_secs_f64)
         .ok_or_else(|| Stop::Args(format!("{option} {text}: a time such as 90s or 5m is wanted")))
+}
+
+/// Options of calibration and accuracy; false for any other.
+pub(super) fn int8_option(
+    name: &str,
+    parser: &mut lexopt::Parser,
+    options: &mut Int8Options,
+) -> Result<bool, Stop> {
+    match name {
+        "calibration" | "calib" => options.calibration = Some(parser.value()?.into()),
+        "calibration-cache" => options.cache = Some(parser.value()?.into()),
+        "calibrator" => options.calibrator = calibrator(&parser.value()?.string()?)?,
+        "samples" => {
+            let text = parser.value()?.string()?;
+            let n = text.parse().ok().filter(|n| *n > 0);
+            options.samples =
+                n.ok_or_else(|| Stop::Args(format!("--samples {text}: a number from 1 on")))?;
+        }
+        "seed" => options.seed = parser.value()?.parse()?,
+        "accuracy-drop" => {
+            let text = parser.value()?.string()?;
+            let drop = text.parse::<f64>().ok().filter(|d| (0.0..1.0).contains(d));
+            options.accuracy_drop = Some(drop.ok_or_else(|| {
+                Stop::Args(format!("--accuracy-drop {text}: a share such as 0.01 is wanted"))
+            })?);
+        }
+        "annotations" => options.annotations = Some(parser.value()?.into()),
+        "images" => options.images = Some(parser.value()?.into()),
+        "accuracy-svg" => options.svg = Some(parser.value()?.into()),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// A calibrator by name; `None` tries all.
+fn calibrator(text: &str) -> Result<Option<Calibrator>, Stop> {
+    let known = match text {
+        "auto" => return Ok(None),
+        "entropy" => Some(Calibrator::Entropy),
+        "minmax" | "max" => Some(Calibrator::MinMax),
+        "mse" => Some(Calibrator::Mse),
+        "percentile" => Some(Calibrator::Percentile(99.99)),
+        other => (other.strip_prefix("percentile-"))
+            .and_then(|p| p.parse().ok())
+            .filter(|p| *p > 50.0 && *p <= 100.0)
+            .map(Calibrator::Percentile),
+    };
+    match known {
+        Some(c) => Ok(Some(c)),
+        None => bad(format!(
+            "--calibrator {text}: auto, entropy, minmax, percentile, percentile-99.9 or mse is \
+             wanted"
+        )),
+    }
 }
 
 /// Options that only concern CUDA engines; false for any other.

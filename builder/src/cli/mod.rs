@@ -53,8 +53,9 @@ usage: tobiuo-builder build MODEL -o ENGINE [options]
                                         an untuned engine, kernels chosen by a cost model
                                orin-nano-8gb and other Jetsons that are not here: the same
                                         for that module's data sheet
-  -m, --mode, --precision P  fp32, tf32 (matrix products only) or fp16 (fp16 on a GPU, else
-                             fp32: the CPU device computes in nothing else)
+  -m, --mode, --precision P  fp32, tf32 (matrix products only), fp16 or int8 (fp16 on a GPU,
+                             fp32 on the CPU, which has int8 beside it; a model that comes
+                             quantised is int8)
   -b, --batch N[,N...]       batch sizes, one plan each (1)
       --input-shape NAME=1x3x640x640
                              shape of an input that the model leaves open; may repeat
@@ -73,6 +74,24 @@ usage: tobiuo-builder build MODEL -o ENGINE [options]
       --passes-until NAME    stop after this pass, to find one that goes wrong
       --with-pass NAME       run an optional pass (merge-siblings)
       --no-cache             build even if ENGINE is what this build would make
+INT8:
+      --calibration DIR|LIST|CLIP|FILE.npz
+                             pictures like those the network will see (200 to 1000): a folder,
+                             a list of files, a clip; or inputs as arrays, samples along axis 0
+      --calibration-cache FILE
+                             read when it is there, so that no pictures are needed, else
+                             written; TensorRT's caches are read, too
+      --calibrator auto|entropy|minmax|percentile[-99.9]|mse
+                             how far tensors are cut off (auto: all are tried on pictures held
+                             back, the one with the smallest output error is kept)
+      --samples N            at most (500)
+      --seed N               chooses them (1)
+      --accuracy-drop X      layers go back to floats until the loss is at most X: of AP50:95
+                             or top-1 where there are annotations, else of the outputs, noise
+                             over signal (0.01 is 40 dB)
+      --annotations FILE     COCO.json of a detector; of a classifier a list: picture, class
+      --images DIR           where the annotated pictures are (beside FILE, or in images there)
+      --accuracy-svg FILE    a picture of accuracy against latency, step by step
 CUDA engines:
       --effort fast|default|max
                              kernels timed for a layer: none (the cost model's choice), some,

@@ -93,6 +93,9 @@ pub(super) fn build(r: &BuildReport) {
             p.in_place
         );
     }
+    if let Some(int8) = &r.int8 {
+        int8.to_text().lines().for_each(|line| eprintln!("  {line}"));
+    }
     if let Some(c) = &r.cuda {
         cuda(c);
     }

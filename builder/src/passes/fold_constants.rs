@@ -2,7 +2,7 @@
 
 use tobiuo_cpu::evaluate;
 use tobiuo_ops::Op;
-use tobiuo_tensor::checked_numel;
+use tobiuo_tensor::{DType, checked_numel};
 
 use crate::graph::{Editor, Graph, GraphError};
 
@@ -13,14 +13,28 @@ const ALWAYS: usize = 4 << 20;
 /// All the bytes that folding may add beyond its operands' in one graph.
 const BUDGET: usize = 256 << 20;
 
-/// The pass.
+/// The pass. Weights of 8 bits stay integers: integer layers want them.
 pub fn run(graph: Graph) -> Result<Graph, GraphError> {
+    fold(graph, true)
+}
+
+/// As [`run`], with the integers that no integer layer took made floats.
+pub fn run_all(graph: Graph) -> Result<Graph, GraphError> {
+    fold(graph, false)
+}
+
+fn fold(graph: Graph, keep_integers: bool) -> Result<Graph, GraphError> {
     let mut edit = Editor::new(graph);
     let mut added = 0usize;
     for i in 0..edit.len() {
         let Some(node) = edit.node(i) else { continue };
         let constants: Option<Vec<_>> = node.inputs.iter().map(|&v| edit.constant(v)).collect();
         let Some(constants) = constants else { continue };
+        let integers = matches!(node.op, Op::Dequantize { .. })
+            && constants.first().is_some_and(|t| t.dtype() != DType::I32);
+        if keep_integers && integers {
+            continue;
+        }
         let bytes_in: usize = constants.iter().map(|t| t.data().bytes().len()).sum();
         let bytes_out = node.outputs.iter().try_fold(0usize, |sum, &o| {
             let fact = edit.graph().fact(o);

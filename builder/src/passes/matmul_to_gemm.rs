@@ -3,7 +3,13 @@
 use tobiuo_ops::{Binary, Gemm, Op};
 use tobiuo_tensor::DType;
 
-use crate::graph::{Editor, Graph, GraphError};
+use crate::graph::{Editor, Graph, GraphError, ValueId};
+
+/// True for constant integers as floats.
+fn is_dequantised(edit: &mut Editor, v: ValueId) -> bool {
+    let Some((_, node)) = edit.made_by(v) else { return false };
+    matches!(node.op, Op::Dequantize { .. }) && edit.constant(node.inputs[0]).is_some()
+}
 
 /// The pass.
 pub fn run(graph: Graph) -> Result<Graph, GraphError> {
@@ -15,7 +21,8 @@ pub fn run(graph: Graph) -> Result<Graph, GraphError> {
                 let [a, b] = node.inputs[..] else { continue };
                 let ranks = [a, b].map(|v| edit.graph().shape(v).len());
                 let f32s = [a, b].iter().all(|&v| edit.graph().fact(v).dtype == DType::F32);
-                if ranks == [2, 2] && f32s && edit.constant(b).is_some() {
+                let weights = edit.constant(b).is_some() || is_dequantised(&mut edit, b);
+                if ranks == [2, 2] && f32s && weights {
                     let gemm = Gemm {
                         trans_a: false,
                         trans_b: false,

@@ -13,6 +13,7 @@ mod fold_constants;
 mod fuse_activation;
 mod fuse_residual;
 mod identities;
+pub(crate) mod integers;
 mod matmul_to_gemm;
 mod merge_siblings;
 mod patterns;
@@ -68,8 +69,14 @@ pub const PASSES: &[Pass] = &[
         run: merge_siblings::run,
         optional: true,
     },
+    Pass {
+        name: "integers",
+        what: "layers between Dequantize and Quantize take integers",
+        run: integers::run,
+        optional: true,
+    },
     pass!("cleanup", "folds, removes and shares what earlier passes left", |g| {
-        common::run(identities::run(fold_constants::run(g)?)?)
+        common::run(identities::run(fold_constants::run_all(g)?)?)
     }),
 ];
 
@@ -141,6 +148,16 @@ pub fn optimise(
         }
     }
     Ok((graph, records))
+}
+
+/// The two passes that make integer layers of a graph with Quantize and Dequantize.
+pub(crate) fn integer_layers(mut graph: Graph) -> Result<Graph, PassError> {
+    for pass in PASSES.iter().filter(|p| matches!(p.name, "integers" | "cleanup")) {
+        let broken = |error| PassError::Broken { pass: pass.name, error };
+        graph = (pass.run)(graph).map_err(broken)?;
+        graph.check().map_err(broken)?;
+    }
+    Ok(graph)
 }
 
 #[cfg(test)]

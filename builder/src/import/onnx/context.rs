@@ -234,7 +234,7 @@ impl<'c, 'a> Context<'c, 'a> {
         let constants: Option<Vec<Arc<Tensor>>> =
             inputs.iter().map(|&i| graph.constant(i).cloned()).collect();
         if let Some(constants) = constants
-            && is_light(&op)
+            && is_light(&op, &facts)
             && work <= self.importer.fold_budget
         {
             let operands: Vec<&Tensor> = constants.iter().map(|t| &**t).collect();
@@ -290,8 +290,12 @@ pub fn scalar_data(dtype: DType, value: f64) -> Option<TensorData> {
 }
 
 /// True for ops whose work is in proportion to their operands and outputs: those are computed
-/// at import. Convolutions of constants and such are left to the constant folding pass.
-fn is_light(op: &Op) -> bool {
+/// at import. Convolutions of constants and such are left to the constant folding pass, and
+/// 8-bit weights stay what they are: integer layers want them.
+fn is_light(op: &Op, inputs: &[Fact]) -> bool {
+    if let (Op::Dequantize { .. }, Some(x)) = (op, inputs.first()) {
+        return x.dtype == DType::I32;
+    }
     !matches!(
         op,
         Op::Conv(_)

@@ -19,8 +19,7 @@ fn groups(c: &Context<'_, '_>) -> Res<usize> {
 }
 
 /// Shapes of x and the weight, their ranks checked.
-fn operands(c: &Context<'_, '_>) -> Res<(ValueId, ValueId, Vec<usize>, Vec<usize>)> {
-    let (x, w) = (c.input(0)?, c.input(1)?);
+fn shapes(c: &Context<'_, '_>, x: ValueId, w: ValueId) -> Res<(Vec<usize>, Vec<usize>)> {
     let (xs, ws) = (c.shape(x), c.shape(w));
     if xs.len() != ws.len() || xs.len() < 3 {
         return invalid(format!(
@@ -33,26 +32,29 @@ fn operands(c: &Context<'_, '_>) -> Res<(ValueId, ValueId, Vec<usize>, Vec<usize
             "1 or 2 spatial axes are supported",
         );
     }
-    Ok((x, w, xs, ws))
+    Ok((xs, ws))
 }
 
 /// The bias, or zeros.
-fn bias(c: &mut Context<'_, '_>, filters: usize) -> ValueId {
-    match c.optional(2) {
+fn bias(c: &mut Context<'_, '_>, given: Option<ValueId>, filters: usize) -> ValueId {
+    match given {
         Some(b) => b,
         None => c.add_constant(Tensor::f32([filters], vec![0.0; filters])),
     }
 }
 
-fn emit_conv(
+/// A convolution with this node's attributes; without a bias it is zeros.
+pub fn emit(
     c: &mut Context<'_, '_>,
+    [x, w]: [ValueId; 2],
+    given: Option<ValueId>,
     activation: Option<Activation>,
     residual: Option<ValueId>,
-) -> Res<Outputs> {
-    let (x, w, xs, ws) = operands(c)?;
+) -> Res<ValueId> {
+    let (xs, ws) = shapes(c, x, w)?;
     let mut window = Window::read(c, &xs, Some(&ws[2..]))?;
     window.resolve(&xs)?;
-    let b = bias(c, ws[0]);
+    let b = bias(c, given, ws[0]);
     let op = Op::Conv(Conv {
         kernel: window.kernel,
         strides: window.strides,
@@ -64,14 +66,14 @@ fn emit_conv(
     });
     let mut inputs = vec![x, w, b];
     inputs.extend(residual);
-    let y = c.emit(op, &inputs)?;
-    one(y)
+    c.emit(op, &inputs)
 }
 
 /// Conv.
 pub fn conv(c: &mut Context<'_, '_>) -> Res<Outputs> {
     c.expect_inputs(2, 3)?;
-    emit_conv(c, None, None)
+    let y = emit(c, [c.input(0)?, c.input(1)?], c.optional(2), None, None)?;
+    one(y)
 }
 
 /// com.microsoft FusedConv: a Conv with its activation and a tensor added before it.
@@ -79,7 +81,9 @@ pub fn fused_conv(c: &mut Context<'_, '_>) -> Res<Outputs> {
     c.expect_inputs(2, 4)?;
     let params = c.attributes.floats("activation_params")?.unwrap_or_default();
     let activation = fused_activation(c.attributes.string_or("activation", "")?, params)?;
-    emit_conv(c, activation, c.optional(3))
+    let operands = [c.input(0)?, c.input(1)?];
+    let y = emit(c, operands, c.optional(2), activation, c.optional(3))?;
+    one(y)
 }
 
 /// The activation that ONNX Runtime's fused operators name.
@@ -99,7 +103,8 @@ pub fn fused_activation(name: &str, params: &[f32]) -> Res<Option<Activation>> {
 /// ConvTranspose.
 pub fn conv_transpose(c: &mut Context<'_, '_>) -> Res<Outputs> {
     c.expect_inputs(2, 3)?;
-    let (x, w, xs, ws) = operands(c)?;
+    let (x, w) = (c.input(0)?, c.input(1)?);
+    let (xs, ws) = shapes(c, x, w)?;
     let axes = xs.len() - 2;
     let mut window = Window::read(c, &xs, Some(&ws[2..]))?;
     let groups = groups(c)?;
@@ -135,7 +140,7 @@ pub fn conv_transpose(c: &mut Context<'_, '_>) -> Res<Outputs> {
             window.distribute(full.saturating_sub(wanted));
         output_padding[axis] = output_padding[axis].saturating_add(wanted.saturating_sub(full));
     }
-    let b = bias(c, ws[1].saturating_mul(groups).min(1 << 24));
+    let b = bias(c, c.optional(2), ws[1].saturating_mul(groups).min(1 << 24));
     let op = Op::ConvTranspose(ConvTranspose {
         kernel: window.kernel,
         strides: window.strides,

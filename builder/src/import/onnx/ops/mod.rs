@@ -15,6 +15,7 @@ mod normalization;
 mod pad;
 mod places;
 mod pool;
+mod quantize;
 mod reduce;
 mod resize;
 mod window;
@@ -56,15 +57,10 @@ pub fn find(importer: &Importer<'_>, node: &NodeProto<'_>) -> Res<Translator> {
             "loops are not supported",
             "export the model with its loop unrolled (torch.jit.trace does that)",
         ),
-        "QuantizeLinear"
-        | "DequantizeLinear"
-        | "DynamicQuantizeLinear"
-        | "QLinearConv"
-        | "QLinearMatMul"
-        | "ConvInteger"
-        | "MatMulInteger" => unsupported(
-            "quantised models are not supported",
-            "import the floating-point model: the builder lowers precision itself",
+        "DynamicQuantizeLinear" | "ConvInteger" | "MatMulInteger" => unsupported(
+            "models that are quantised while they run are not supported",
+            "import the floating-point model, or one with QuantizeLinear and DequantizeLinear: \
+             the builder lowers precision itself",
         ),
         "NonMaxSuppression" => unsupported(
             "it is not supported: its output's size depends on the data",
@@ -87,6 +83,8 @@ pub fn find(importer: &Importer<'_>, node: &NodeProto<'_>) -> Res<Translator> {
 fn contributed(op: &str) -> Option<Translator> {
     Some(match op {
         "FusedConv" => convolution::fused_conv,
+        "QuantizeLinear" => quantize::quantize,
+        "DequantizeLinear" => quantize::dequantize,
         "FusedGemm" => linear::fused_gemm,
         "FusedMatMul" => linear::fused_matmul,
         "Gelu" => activation::gelu,
@@ -99,6 +97,10 @@ fn contributed(op: &str) -> Option<Translator> {
 fn standard(op: &str) -> Option<Translator> {
     Some(match op {
         "Conv" => convolution::conv,
+        "QLinearConv" => quantize::conv,
+        "QLinearMatMul" => quantize::matmul,
+        "QuantizeLinear" => quantize::quantize,
+        "DequantizeLinear" => quantize::dequantize,
         "ConvTranspose" => convolution::conv_transpose,
         "Gemm" => linear::gemm,
         "MatMul" => linear::matmul,

@@ -1,0 +1,140 @@
+//! The part of a build that makes integer layers.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use tobiuo_engine::Precision;
+
+use super::Job;
+use crate::BuildError;
+use crate::graph::Graph;
+use crate::progress::Progress;
+use crate::quantize::report::Int8Report;
+use crate::quantize::{self, is_quantised};
+
+/// A file's hash, short; empty where it cannot be read.
+fn file_hash(path: &Path) -> String {
+    let hash = |bytes: Vec<u8>| blake3::hash(&bytes).to_hex()[..16].to_string();
+    std::fs::read(path).map(hash).unwrap_or_default()
+}
+
+impl Job<'_> {
+    /// A model that came quantised is built so, unless the user says otherwise. Options of
+    /// calibration are for models that are to be calibrated.
+    pub(super) fn settle(&mut self, graphs: &[(usize, Graph)]) -> Result<(), BuildError> {
+        let quantised = graphs.iter().any(|(_, g)| is_quantised(g));
+        if quantised && self.options.precision.is_none() {
+            self.chosen.precision = Precision::Int8;
+        }
+        let int8 = &self.options.int8;
+        let given = [
+            ("--calibration", int8.calibration.is_some()),
+            ("--calibration-cache", int8.cache.is_some()),
+            ("--accuracy-drop", int8.accuracy_drop.is_some()),
+        ];
+        let Some((name, _)) = given.iter().find(|(_, given)| *given) else { return Ok(()) };
+        if self.chosen.precision != Precision::Int8 {
+            return Err(BuildError::Usage(format!(
+                "{name} is for --precision int8, this engine is of {}",
+                self.chosen.precision
+            )));
+        }
+        if quantised {
+            return Err(BuildError::Usage(format!(
+                "{name}: this model is quantised already, its own scales are used as they are; \
+                 leave the option out, or calibrate the model in floats"
+            )));
+        }
+        Ok(())
+    }
+
+    /// What of INT8 shapes an engine, as its provenance has it.
+    pub(super) fn described_int8(&self) -> String {
+        let int8 = &self.options.int8;
+        let mut out = String::new();
+        if self.chosen.precision != Precision::Int8 {
+            return out;
+        }
+        if let Some(path) = &int8.cache {
+            let _ = write!(out, " calibration-cache={}", file_hash(path));
+        } else if int8.calibration.is_some() {
+            let calibrator = int8.calibrator.map_or("auto".to_string(), |c| c.to_string());
+            let _ =
+                write!(out, " calibrator={calibrator} samples={} seed={}", int8.samples, int8.seed);
+        }
+        if let Some(drop) = int8.accuracy_drop {
+            let _ = write!(out, " accuracy-drop={drop}");
+        }
+        if let Some(path) = &int8.annotations {
+            let _ = write!(out, " annotations={}", file_hash(path));
+        }
+        out
+    }
+
+    /// False where an engine cannot be told to be what this build would make: pictures may have
+    /// changed.
+    pub(super) fn may_reuse(&self) -> bool {
+        let int8 = &self.options.int8;
+        let looks = int8.calibration.is_some() && !int8.cache.as_ref().is_some_and(|c| c.exists());
+        self.chosen.precision != Precision::Int8 || !looks && int8.accuracy_drop.is_none()
+    }
+
+    /// Calibrates what is to be calibrated, and makes every graph one of integers.
+    pub(super) fn to_integers(
+        &self,
+        graphs: Vec<(usize, Graph)>,
+        model_hash: &str,
+        progress: &mut dyn Progress,
+        share: f64,
+    ) -> Result<(Vec<(usize, Graph)>, Option<Int8Report>), BuildError> {
+        let done = self.chosen.precision != Precision::Int8
+            || graphs.iter().any(|(_, g)| g.nodes.iter().any(|n| is_integer_layer(&n.op)));
+        if done {
+            return Ok((graphs, None));
+        }
+        let options = &self.options.int8;
+        let decision = quantize::decide(&graphs[0].1, options, model_hash, progress, share)?;
+        let mut out = Vec::new();
+        for (batch, graph) in graphs {
+            out.push((batch, quantize::apply(&graph, &decision.ranges, &decision.floats)?));
+        }
+        Ok((out, Some(decision.report)))
+    }
+}
+
+/// True for what the pass `integers` leaves of a model that came quantised.
+fn is_integer_layer(op: &tobiuo_ops::Op) -> bool {
+    use tobiuo_ops::Op::*;
+    matches!(
+        op,
+        Quantize { .. }
+            | Dequantize { .. }
+            | QuantConv(_)
+            | QuantGemm(_)
+            | QuantBinary(_)
+            | QuantPool(_)
+    )
+}
+
+/// What an engine says of its integer layers.
+pub(super) fn notes(report: &Int8Report) -> Vec<String> {
+    let int8 = report.layers.iter().filter(|l| l.int8).count();
+    let mut notes = vec![format!(
+        "int8: {int8} of {} heavy layers; scales by {}{}",
+        report.layers.len(),
+        report.calibrator,
+        if report.from_cache { ", from a calibration cache" } else { "" }
+    )];
+    for l in report.layers.iter().filter(|l| !l.int8) {
+        notes.push(format!("int8: {} ({}) is in floats: {}", l.name, l.op, l.reason));
+    }
+    if let Some(g) = &report.gate
+        && let Some(last) = g.steps.last()
+    {
+        notes.push(format!(
+            "int8: {} {:.4}, in floats {:.4}; a loss of {} is allowed ({} pictures)",
+            g.metric, last.value, g.baseline, g.allowed, g.pictures
+        ));
+    }
+    notes
+}

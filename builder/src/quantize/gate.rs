@@ -1,0 +1,185 @@
+//! The accuracy gate: layers that hurt most for the time they save go back to floats until the
+//! loss is within what is allowed.
+
+use std::collections::{BTreeMap, HashSet};
+
+use tobiuo_tensor::Tensor;
+
+use super::insert::Ranges;
+use super::measure::Measure;
+use super::report::{GateReport, GateStep};
+use super::runner::{Runner, Times};
+use super::select::{Kind, kind, select};
+use super::{Int8Options, apply, error_of};
+use crate::BuildError;
+use crate::graph::Graph;
+use crate::progress::Progress;
+
+/// Samples that layers are ranked on.
+const RANKED_ON: usize = 8;
+/// Runs that a time is the median of.
+const RUNS: usize = 7;
+
+/// Layers put back in each step: few first, where each counts.
+fn batch(step: usize) -> usize {
+    match step {
+        0..=3 => 1,
+        4..=6 => 2,
+        7..=9 => 4,
+        _ => 8,
+    }
+}
+
+/// Names of the layers on integers.
+fn int8_layers(graph: &Graph, floats: &BTreeMap<String, String>) -> Vec<String> {
+    let names: HashSet<String> = floats.keys().cloned().collect();
+    let chosen = select(graph, &names).nodes;
+    let product = |i: &usize| kind(graph, &graph.nodes[*i]) == Kind::Product;
+    let mut list: Vec<usize> = chosen.into_iter().filter(product).collect();
+    list.sort_unstable();
+    list.into_iter().map(|i| graph.nodes[i].name.clone()).collect()
+}
+
+/// A layer's own time, whatever was fused behind it.
+fn time_of(times: &Times, layer: &str) -> Option<f64> {
+    let own = |name: &str| {
+        name == layer || name.strip_prefix(layer).is_some_and(|rest| rest.starts_with(" + "))
+    };
+    times.layers.iter().find(|(name, _)| own(name)).map(|(_, t)| *t)
+}
+
+/// Adds layers to `floats` until the loss is at most `allowed`.
+///
+/// # Errors
+///
+/// [`BuildError::Accuracy`] when it is not even with a single layer left on integers.
+pub fn hold(
+    graph: &Graph,
+    ranges: &Ranges,
+    floats: &mut BTreeMap<String, String>,
+    held: &[(Vec<Tensor>, Vec<Tensor>)],
+    allowed: f64,
+    options: &Int8Options,
+    progress: &mut dyn Progress,
+) -> Result<GateReport, BuildError> {
+    let measure = Measure::new(graph, held, options)?;
+    progress.advance(0.0, "in floats");
+    let baseline = measure.value(graph, &mut |done| progress.advance(done * 0.2, "in floats"))?;
+    let samples = measure.samples(graph, RANKED_ON)?;
+    let Some((first, _)) = samples.first() else {
+        return Err(BuildError::Usage("--accuracy-drop: there is nothing to measure on".into()));
+    };
+    let float_times = Runner::new(graph)?.times(first, RUNS)?;
+    let mut report = GateReport {
+        metric: measure.name().into(),
+        pictures: measure.pictures(),
+        baseline,
+        allowed,
+        baseline_microseconds: float_times.network,
+        steps: Vec::new(),
+        holds: false,
+    };
+    let mut ranking: Option<Vec<(String, f64, f64)>> = None;
+    let mut put_back = Vec::new();
+    loop {
+        let step = report.steps.len();
+        let lowered = apply(graph, ranges, floats)?;
+        let what = format!("step {step}");
+        let done = 1.0 - 0.8 / (1.0 + step as f64);
+        let value = measure.value(&lowered, &mut |_| progress.advance(done, &what))?;
+        let times = Runner::new(&lowered)?.times(first, RUNS)?;
+        let left = int8_layers(graph, floats);
+        let drop = measure.drop(baseline, value);
+        report.steps.push(GateStep {
+            put_back: std::mem::take(&mut put_back),
+            int8_layers: left.len(),
+            value,
+            drop,
+            microseconds: times.network,
+        });
+        if drop <= allowed && !left.is_empty() {
+            report.holds = true;
+            break;
+        }
+        if left.is_empty() {
+            break;
+        }
+        let order = match &mut ranking {
+            Some(order) => order,
+            None => ranking.insert(rank(
+                graph,
+                ranges,
+                floats,
+                &samples,
+                (&float_times, &times),
+                progress,
+            )?),
+        };
+        let still: HashSet<&String> = left.iter().collect();
+        order.retain(|(name, ..)| still.contains(name));
+        for (name, gain, cost) in order.iter().take(batch(step)) {
+            let why = format!(
+                "for accuracy: alone it takes {gain:.4} off the outputs' error and adds {cost:.0} \
+                 us (CPU device)"
+            );
+            floats.insert(name.clone(), why);
+            put_back.push(name.clone());
+        }
+        if put_back.is_empty() {
+            break;
+        }
+    }
+    write_picture(graph, &report, options)?;
+    if report.holds {
+        return Ok(report);
+    }
+    let best = report.steps.iter().map(|s| s.drop).fold(f64::INFINITY, f64::min);
+    Err(BuildError::Accuracy(format!(
+        "the accuracy gate does not hold: {} is {baseline:.4} in floats, a loss of {allowed} is \
+         allowed, and the least loss with any layer in INT8 is {best:.4}; allow more, calibrate \
+         on pictures more like those the network sees, or build without --precision int8\n{}",
+        report.metric,
+        report.to_text()
+    )))
+}
+
+fn write_picture(
+    graph: &Graph,
+    report: &GateReport,
+    options: &Int8Options,
+) -> Result<(), BuildError> {
+    let Some(path) = &options.svg else { return Ok(()) };
+    let title = format!("{}: accuracy against latency", graph.metadata.model);
+    std::fs::write(path, super::svg::draw(&title, report))
+        .map_err(|error| BuildError::Io { path: path.clone(), error })
+}
+
+/// Layers by the error that putting one back takes away, for the time it costs; with both.
+fn rank(
+    graph: &Graph,
+    ranges: &Ranges,
+    floats: &BTreeMap<String, String>,
+    samples: &[(Vec<Tensor>, Vec<Tensor>)],
+    (in_floats, in_int8): (&Times, &Times),
+    progress: &mut dyn Progress,
+) -> Result<Vec<(String, f64, f64)>, BuildError> {
+    let all = error_of(&apply(graph, ranges, floats)?, samples)?;
+    let mut ranked = Vec::new();
+    let layers = int8_layers(graph, floats);
+    for (i, name) in layers.iter().enumerate() {
+        progress.advance(0.2 + 0.4 * i as f64 / layers.len() as f64, name);
+        let mut without = floats.clone();
+        without.insert(name.clone(), String::new());
+        let error = error_of(&apply(graph, ranges, &without)?, samples)?;
+        let gain = if all.is_finite() { all - error } else { f64::from(error.is_finite()) };
+        let (slow, fast) = (time_of(in_floats, name), time_of(in_int8, name));
+        let cost = slow.unwrap_or(0.0) - fast.unwrap_or(0.0);
+        ranked.push((name.clone(), gain, cost));
+    }
+    // A layer that is no slower in floats costs next to nothing.
+    let worth = |(_, gain, cost): &(String, f64, f64)| {
+        if *gain > 0.0 { gain / cost.max(1.0) } else { *gain }
+    };
+    ranked.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
+    Ok(ranked)
+}

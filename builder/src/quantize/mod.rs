@@ -1,0 +1,453 @@
+//! INT8: calibration, what stays in floats, and the accuracy gate.
+//!
+//! Calibration runs the optimised network in floats on pictures, keeps a [`histogram`] of every
+//! tensor and lets a [`calibrators::Calibrator`] say where each is cut off; [`select`] says which
+//! layers compute on integers; [`insert`] writes that into the graph as Quantize and Dequantize,
+//! and the pass `integers` makes integer layers of it, as of a model that came quantised. The
+//! [`gate`] puts layers back to floats until the accuracy holds.
+//!
+//! All of it runs on the CPU device: the integers of an engine are the same on every device.
+
+pub mod cache;
+pub mod calibrators;
+pub mod compare;
+pub mod gate;
+pub mod histogram;
+pub mod insert;
+mod measure;
+mod npz;
+pub mod report;
+mod runner;
+pub mod select;
+mod source;
+pub mod svg;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tobiuo_ops::Op;
+use tobiuo_tensor::{Tensor, ViewData};
+
+use crate::BuildError;
+use crate::graph::Graph;
+use crate::passes;
+use crate::progress::Progress;
+use cache::Cached;
+use calibrators::{ALL, Calibrator};
+use compare::OutputError;
+use histogram::Histogram;
+use insert::{Range, Ranges};
+use report::{Int8Report, LayerPrecision, Tried};
+use runner::Runner;
+use select::{Kind, Selection, kind};
+use source::Source;
+
+/// What is asked of INT8.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Int8Options {
+    /// Pictures (a folder, a list, a clip) or tensors (`.npz`, `.npy`) like those that the
+    /// network will see.
+    pub calibration: Option<PathBuf>,
+    /// Where calibration is kept: read when it is there, else written.
+    pub cache: Option<PathBuf>,
+    /// How magnitudes are cut off; `None` tries all and keeps the best.
+    pub calibrator: Option<Calibrator>,
+    /// Samples taken at most.
+    pub samples: usize,
+    /// Chooses them.
+    pub seed: u64,
+    /// The loss of accuracy that is allowed: of AP50:95 or of the share of right first classes
+    /// where there are annotations, else the error of the outputs relative to their size.
+    pub accuracy_drop: Option<f64>,
+    /// What is on pictures: a COCO file, or a list of files with their classes.
+    pub annotations: Option<PathBuf>,
+    /// Where the annotated pictures are; `None`: beside the annotations, or in `images` there.
+    pub images: Option<PathBuf>,
+    /// Where the picture of accuracy against latency is written.
+    pub svg: Option<PathBuf>,
+}
+
+impl Default for Int8Options {
+    fn default() -> Self {
+        Int8Options {
+            calibration: None,
+            cache: None,
+            calibrator: None,
+            samples: 500,
+            seed: 1,
+            accuracy_drop: None,
+            annotations: None,
+            images: None,
+            svg: None,
+        }
+    }
+}
+
+/// Samples that are kept apart from the histograms, to compare outputs on.
+const HELD_BACK: usize = 24;
+
+/// What was decided: everything that a graph of the same network needs to become one of
+/// integers.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// By tensor name.
+    pub ranges: Ranges,
+    /// Layers that stay in floats, with the reason.
+    pub floats: BTreeMap<String, String>,
+    /// What to tell.
+    pub report: Int8Report,
+}
+
+/// True for a model that came quantised.
+pub fn is_quantised(graph: &Graph) -> bool {
+    graph.nodes.iter().any(|n| matches!(n.op, Op::Quantize { .. } | Op::Dequantize { .. }))
+}
+
+/// The graph with the layers that can computing on integers, but those in `floats`.
+pub fn apply(
+    graph: &Graph,
+    ranges: &Ranges,
+    floats: &BTreeMap<String, String>,
+) -> Result<Graph, BuildError> {
+    let names: HashSet<String> = floats.keys().cloned().collect();
+    let selection = select::select(graph, &names);
+    let quantised = insert::insert(graph, &selection, ranges).map_err(broken)?;
+    Ok(passes::integer_layers(quantised)?)
+}
+
+fn broken(error: crate::graph::GraphError) -> BuildError {
+    passes::PassError::Broken { pass: "calibration", error }.into()
+}
+
+/// What calibration saw.
+struct Seen {
+    histograms: BTreeMap<String, Histogram>,
+    /// Inputs and outputs in floats of the samples that were held back.
+    held: Vec<(Vec<Tensor>, Vec<Tensor>)>,
+    skipped: Vec<String>,
+    /// Samples whose tensors were counted.
+    counted: usize,
+}
+
+/// Calibrates a network, or reads what was calibrated, and lets the gate hold.
+///
+/// # Errors
+///
+/// No pictures and no cache, a cache of another model, activations that are no numbers
+/// (the layer is named), accuracy that cannot be held.
+pub fn decide(
+    graph: &Graph,
+    options: &Int8Options,
+    model_hash: &str,
+    progress: &mut dyn Progress,
+    share: f64,
+) -> Result<Decision, BuildError> {
+    let begun = Instant::now();
+    let cached = read_cache(options, model_hash)?;
+    let gate_needs_samples = options.accuracy_drop.is_some() && options.annotations.is_none();
+    if cached.is_none() && options.calibration.is_none() {
+        return Err(BuildError::Usage(
+            "precision int8: --calibration names what to calibrate on: a folder of pictures, a \
+             list of them, a clip, or tensors (.npz); or --calibration-cache a file that an \
+             earlier build wrote"
+                .into(),
+        ));
+    }
+    if gate_needs_samples && options.calibration.is_none() {
+        return Err(BuildError::Usage(
+            "--accuracy-drop: the loss is measured on --annotations, or on the pictures of \
+             --calibration; neither is given"
+                .into(),
+        ));
+    }
+    let mut floats: BTreeMap<String, String> = select::ends(graph)
+        .into_iter()
+        .map(|(i, why)| (graph.nodes[i].name.clone(), why.to_string()))
+        .collect();
+    let mut report = Int8Report::default();
+    let mut held = Vec::new();
+    let with_gate = if options.accuracy_drop.is_some() { 0.5 } else { 1.0 };
+    let ranges = match cached {
+        Some(cached) => {
+            report.calibrator = cached.calibrator.clone();
+            report.pictures = cached.pictures;
+            report.from_cache = true;
+            if gate_needs_samples {
+                held = look(graph, options, progress, share * (1.0 - with_gate), true)?.held;
+            }
+            known(graph, cached.ranges, &mut report)
+        }
+        None => {
+            let seen = look(graph, options, progress, share * with_gate * 0.7, false)?;
+            check(graph, &seen, &mut report)?;
+            progress.stage("choosing scales", share * with_gate * 0.3);
+            let (calibrator, ranges) =
+                choose(graph, &seen, options, &floats, &mut report, progress)?;
+            report.calibrator = calibrator.to_string();
+            report.pictures = seen.counted;
+            report.held_back = seen.held.len();
+            report.skipped = seen.skipped;
+            held = seen.held;
+            if let Some(path) = &options.cache {
+                let cached = Cached {
+                    model: Some(model_hash.into()),
+                    calibrator: report.calibrator.clone(),
+                    pictures: seen.counted,
+                    ranges: ranges.clone(),
+                };
+                std::fs::write(path, cached.to_text())
+                    .map_err(|error| BuildError::Io { path: path.clone(), error })?;
+            }
+            ranges
+        }
+    };
+    report.calibration_seconds = begun.elapsed().as_secs_f64();
+    if let Some(allowed) = options.accuracy_drop {
+        progress.stage("accuracy", share * (1.0 - with_gate));
+        let gate = gate::hold(graph, &ranges, &mut floats, &held, allowed, options, progress)?;
+        report.gate = Some(gate);
+    }
+    report.layers = layers(graph, &ranges, &floats);
+    Ok(Decision { ranges, floats, report })
+}
+
+fn read_cache(options: &Int8Options, model_hash: &str) -> Result<Option<Cached>, BuildError> {
+    let Some(path) = options.cache.as_ref().filter(|p| p.exists()) else { return Ok(None) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| BuildError::Io { path: path.clone(), error })?;
+    let cached = Cached::parse(&text)
+        .map_err(|e| BuildError::Damaged(format!("--calibration-cache {}: {e}", path.display())))?;
+    match &cached.model {
+        Some(of) if of != model_hash => Err(BuildError::Usage(format!(
+            "--calibration-cache {}: it is of another model ({}, this one is {}); name another \
+             file, or delete it and calibrate again",
+            path.display(),
+            &of[..of.len().min(12)],
+            &model_hash[..12]
+        ))),
+        _ => Ok(Some(cached)),
+    }
+}
+
+/// Of a cache the tensors that this graph has; tells when it seems to be of another network.
+fn known(graph: &Graph, ranges: Ranges, report: &mut Int8Report) -> Ranges {
+    let names: HashSet<&str> = graph.values().map(|(_, v)| v.name.as_str()).collect();
+    let all = ranges.len();
+    let ranges: Ranges = ranges.into_iter().filter(|(n, _)| names.contains(n.as_str())).collect();
+    if ranges.len() < all {
+        report.notes.push(format!(
+            "{} of the {all} tensors in the calibration cache are not in this network",
+            all - ranges.len()
+        ));
+    }
+    ranges
+}
+
+/// One pass over the samples.
+fn look(
+    graph: &Graph,
+    options: &Int8Options,
+    progress: &mut dyn Progress,
+    share: f64,
+    only_held: bool,
+) -> Result<Seen, BuildError> {
+    let Some(path) = &options.calibration else {
+        return Err(BuildError::Usage("--calibration is missing".into()));
+    };
+    progress.stage("calibrating", share);
+    let mut source = Source::open(path, graph, options.samples.max(1), options.seed)?;
+    let mut runner = Runner::new(graph)?;
+    let inputs: Vec<String> = graph.inputs.iter().map(|&v| graph.value(v).name.clone()).collect();
+    let total = source.len();
+    // A fifth is held back, of few samples none: then the same ones serve twice.
+    let apart = (total / 5).min(HELD_BACK);
+    let wanted = if apart < 2 { total.min(HELD_BACK) } else { apart };
+    let (mut histograms, mut held) = (BTreeMap::<String, Histogram>::new(), Vec::new());
+    let mut counted = 0;
+    source.each(&mut |i, tensors| {
+        progress.advance(i as f64 / total as f64, &format!("{} of {total}", i + 1));
+        let hold = held.len() < wanted;
+        if hold {
+            let outputs = runner.run(tensors)?;
+            held.push((tensors.to_vec(), outputs));
+        }
+        if only_held || (hold && apart >= 2) {
+            return Ok(());
+        }
+        counted += 1;
+        let mut add = |name: &str, values: &[f32]| -> Result<(), BuildError> {
+            let h = match histograms.get_mut(name) {
+                Some(h) => h,
+                None => histograms.entry(name.to_string()).or_default(),
+            };
+            h.add(values);
+            if h.broken > 0 {
+                return Err(broken_tensor(graph, name, h.broken, i));
+            }
+            Ok(())
+        };
+        for (name, tensor) in inputs.iter().zip(tensors) {
+            if let Some(values) = tensor.as_f32() {
+                add(name, values)?;
+            }
+        }
+        let mut failed = None;
+        runner.observe(tensors, &mut |name, view| {
+            if let (ViewData::F32(values), None) = (view.data, &failed) {
+                failed = add(name, values).err();
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    })?;
+    Ok(Seen { histograms, held, skipped: std::mem::take(&mut source.skipped), counted })
+}
+
+fn broken_tensor(graph: &Graph, name: &str, count: u64, sample: usize) -> BuildError {
+    let of = |n: &&crate::graph::Node| n.outputs.iter().any(|&o| graph.value(o).name == name);
+    let layer = match graph.nodes.iter().find(of) {
+        Some(node) => format!("layer '{}' ({})", node.name, node.op.name()),
+        None => format!("input '{name}'"),
+    };
+    BuildError::Input(format!(
+        "calibration, sample {}: {layer} gives {count} values that are NaN or infinite; a \
+         network that is not right in floats cannot be quantised (tobiuo-builder verify --layers \
+         compares layers)",
+        sample + 1
+    ))
+}
+
+/// Notes on what is odd, and errors where nothing good can come of it.
+fn check(graph: &Graph, seen: &Seen, report: &mut Int8Report) -> Result<(), BuildError> {
+    for (name, h) in &seen.histograms {
+        if h.is_dead() {
+            report.notes.push(format!(
+                "tensor '{name}' was 0 in all samples: its layer is dead, or the samples are not \
+                 what the network expects; it stays in floats"
+            ));
+        }
+    }
+    let dead = seen.histograms.values().filter(|h| h.is_dead()).count();
+    if dead > 0 && 2 * dead > seen.histograms.len() {
+        return Err(BuildError::Input(format!(
+            "{dead} of {} tensors were 0 in all samples: the samples are not what the network \
+             expects (check --mean, --std, --channels)",
+            seen.histograms.len()
+        )));
+    }
+    for node in &graph.nodes {
+        let (Kind::Product, Some(w)) = (kind(graph, node), node.inputs.get(1)) else { continue };
+        let Some(values) = graph.constant(*w).and_then(|t| t.as_f32()) else { continue };
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(BuildError::Input(format!(
+                "layer '{}' ({}): its weights hold values that are NaN or infinite",
+                node.name,
+                node.op.name()
+            )));
+        }
+        let filters = graph.shape(*w)[0];
+        let dead = match &node.op {
+            Op::Conv(_) => values
+                .chunks_exact(values.len() / filters.max(1))
+                .filter(|c| c.iter().all(|v| *v == 0.0))
+                .count(),
+            _ => 0,
+        };
+        if dead > 0 {
+            report.notes.push(format!(
+                "layer '{}': {dead} of {filters} filters are all zeros: those channels are \
+                 constant",
+                node.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The ranges that a calibrator gives.
+fn ranges(seen: &Seen, calibrator: Calibrator) -> Ranges {
+    let live = seen.histograms.iter().filter(|(_, h)| h.count > 0 && !h.is_dead());
+    live.map(|(name, h)| {
+        let positive = h.min >= 0.0;
+        (name.clone(), Range { clip: calibrator.clip(h, positive), positive })
+    })
+    .collect()
+}
+
+/// The calibrator that is asked for, or the one with the smallest error on what was held back.
+fn choose(
+    graph: &Graph,
+    seen: &Seen,
+    options: &Int8Options,
+    floats: &BTreeMap<String, String>,
+    report: &mut Int8Report,
+    progress: &mut dyn Progress,
+) -> Result<(Calibrator, Ranges), BuildError> {
+    let candidates: Vec<Calibrator> = match options.calibrator {
+        Some(one) => vec![one],
+        None => ALL.to_vec(),
+    };
+    let mut best: Option<(f64, Calibrator, Ranges)> = None;
+    for (i, &c) in candidates.iter().enumerate() {
+        progress.advance(i as f64 / candidates.len() as f64, &c.to_string());
+        let ranges = ranges(seen, c);
+        let error = error_of(&apply(graph, &ranges, floats)?, &seen.held)?;
+        report.tried.push(Tried { calibrator: c.to_string(), error });
+        if best.as_ref().is_none_or(|b| error < b.0) {
+            best = Some((error, c, ranges));
+        }
+    }
+    match best {
+        Some((error, c, ranges)) if error.is_finite() => Ok((c, ranges)),
+        _ => Err(BuildError::Input(
+            "calibration: the outputs in INT8 are not numbers, or those in floats are all 0; no \
+             engine is made of that"
+                .into(),
+        )),
+    }
+}
+
+/// The outputs' error of a graph of integers on samples with their outputs in floats.
+pub(crate) fn error_of(
+    graph: &Graph,
+    held: &[(Vec<Tensor>, Vec<Tensor>)],
+) -> Result<f64, BuildError> {
+    let mut runner = Runner::new(graph)?;
+    let mut error = OutputError::default();
+    for (inputs, reference) in held {
+        let got = runner.run(inputs)?;
+        error.add(graph.metadata.task.as_ref(), reference, &got);
+    }
+    Ok(error.relative())
+}
+
+/// What each layer computes in, and why.
+fn layers(
+    graph: &Graph,
+    ranges: &Ranges,
+    floats: &BTreeMap<String, String>,
+) -> Vec<LayerPrecision> {
+    let names: HashSet<String> = floats.keys().cloned().collect();
+    let Selection { nodes } = select::select(graph, &names);
+    let ranged = |v: &crate::graph::ValueId| ranges.contains_key(&graph.value(*v).name);
+    let heavy = graph.nodes.iter().enumerate().filter(|(_, n)| {
+        matches!(n.op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_) | Op::MatMul)
+    });
+    heavy
+        .map(|(i, node)| {
+            // Moved tensors have their source's range.
+            let moved = !ranged(&node.inputs[0]) && graph.producers().contains_key(&node.inputs[0]);
+            let int8 = nodes.contains(&i) && (ranged(&node.inputs[0]) || moved);
+            let reason = match (int8, floats.get(&node.name)) {
+                (true, _) => String::new(),
+                (false, Some(why)) => why.clone(),
+                (false, None) if nodes.contains(&i) => "no range is known of its input".into(),
+                (false, None) => "no INT8 form: its weights are computed, or the operator".into(),
+            };
+            LayerPrecision { name: node.name.clone(), op: node.op.name().into(), int8, reason }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

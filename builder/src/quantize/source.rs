@@ -1,0 +1,372 @@
+//! What a network is calibrated on: pictures through the engine's own preprocessing, or tensors.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use tobiuo::capture::{self, CaptureErrorKind, Read, SourceConfig};
+use tobiuo_engine::Preprocess;
+use tobiuo_tensor::{DType, Tensor, npy};
+
+use super::npz;
+use super::runner::filled;
+use crate::BuildError;
+use crate::graph::Graph;
+
+/// What lies in folders of pictures.
+const PICTURES: [&str; 5] = ["jpg", "jpeg", "png", "JPG", "PNG"];
+
+/// Samples, not yet read.
+pub struct Source {
+    kind: Kind,
+    /// Files that could not be read so far, with the reason.
+    pub skipped: Vec<String>,
+}
+
+enum Kind {
+    Pictures {
+        files: Vec<PathBuf>,
+        preprocess: Preprocess,
+        shape: Vec<usize>,
+    },
+    Clip {
+        uri: String,
+        keep: Vec<usize>,
+        preprocess: Preprocess,
+        shape: Vec<usize>,
+    },
+    /// For each sample, the graph's inputs.
+    Tensors(Vec<Vec<Tensor>>),
+}
+
+fn input(what: String) -> BuildError {
+    BuildError::Input(what)
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
+    }
+
+    /// `count` of `0..n`, in random order.
+    fn choose(&mut self, n: usize, count: usize) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..n).collect();
+        for i in (1..n).rev() {
+            all.swap(i, self.below(i + 1));
+        }
+        all.truncate(count);
+        all
+    }
+}
+
+impl Source {
+    /// `what` is a folder of pictures, a list of picture files (a text, one a line), a clip, a
+    /// picture, or tensors (`.npz`, or `.npy` for a network with one input). At most `samples`
+    /// are taken, chosen by `seed`.
+    pub fn open(
+        what: &Path,
+        graph: &Graph,
+        samples: usize,
+        seed: u64,
+    ) -> Result<Source, BuildError> {
+        let mut random = Random(seed);
+        let extension = what.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        if matches!(extension.as_str(), "npz" | "npy") {
+            let all = tensors(what, graph, &extension)?;
+            let chosen = random.choose(all.len(), samples);
+            let kind = Kind::Tensors(chosen.into_iter().map(|i| all[i].clone()).collect());
+            return Ok(Source { kind, skipped: Vec::new() });
+        }
+        let (preprocess, shape) = picture_input(what, graph)?;
+        let is_list = matches!(extension.as_str(), "txt" | "lst" | "list" | "csv");
+        let files = if what.is_dir() {
+            folder(what)?
+        } else if is_list {
+            list(what)?.into_iter().map(|(path, _)| path).collect()
+        } else if PICTURES.contains(&extension.as_str()) {
+            vec![what.to_path_buf()]
+        } else {
+            return Source::clip(what, preprocess, shape, samples, &mut random);
+        };
+        if files.is_empty() {
+            return Err(input(format!(
+                "{}: there are no pictures (.jpg, .png) here; calibration needs some, 200 to \
+                 1000 like those that the network will see",
+                what.display()
+            )));
+        }
+        let chosen = random.choose(files.len(), samples);
+        let files = chosen.into_iter().map(|i| files[i].clone()).collect();
+        Ok(Source { kind: Kind::Pictures { files, preprocess, shape }, skipped: Vec::new() })
+    }
+
+    /// Of these very pictures, in this order.
+    pub fn of_files(files: Vec<PathBuf>, graph: &Graph) -> Result<Source, BuildError> {
+        let what = files.first().cloned().unwrap_or_default();
+        let (preprocess, shape) = picture_input(&what, graph)?;
+        Ok(Source { kind: Kind::Pictures { files, preprocess, shape }, skipped: Vec::new() })
+    }
+
+    fn clip(
+        what: &Path,
+        preprocess: Preprocess,
+        shape: Vec<usize>,
+        samples: usize,
+        random: &mut Random,
+    ) -> Result<Source, BuildError> {
+        let text = what.to_string_lossy().into_owned();
+        // A path that is no file may be a URI.
+        let uri = if what.exists() { format!("file://{text}") } else { text };
+        let mut frames = 0;
+        each_frame(&uri, &mut |_, _, _| {
+            frames += 1;
+            Ok(())
+        })?;
+        if frames == 0 {
+            return Err(input(format!("{uri}: there is no frame in it")));
+        }
+        let mut keep = random.choose(frames, samples);
+        keep.sort_unstable();
+        let kind = Kind::Clip { uri, keep, preprocess, shape };
+        Ok(Source { kind, skipped: Vec::new() })
+    }
+
+    /// How many samples there are, those that cannot be read counted.
+    pub fn len(&self) -> usize {
+        match &self.kind {
+            Kind::Pictures { files, .. } => files.len(),
+            Kind::Clip { keep, .. } => keep.len(),
+            Kind::Tensors(all) => all.len(),
+        }
+    }
+
+    /// Gives each sample with its number: the graph's inputs, one item repeated to the batch.
+    /// What cannot be read is passed over and named in `skipped`; when nothing can be read,
+    /// that is an error.
+    pub fn each(
+        &mut self,
+        see: &mut dyn FnMut(usize, &[Tensor]) -> Result<(), BuildError>,
+    ) -> Result<(), BuildError> {
+        let total = self.len();
+        self.skipped.clear();
+        match &self.kind {
+            Kind::Tensors(all) => {
+                for (i, inputs) in all.iter().enumerate() {
+                    see(i, inputs)?;
+                }
+            }
+            Kind::Pictures { files, preprocess, shape } => {
+                let mut maker = Maker::new(preprocess, shape)?;
+                for (i, file) in files.iter().enumerate() {
+                    match picture(file, &mut maker) {
+                        Ok(tensor) => see(i, &[tensor])?,
+                        Err(why) => self.skipped.push(why),
+                    }
+                }
+            }
+            Kind::Clip { uri, keep, preprocess, shape } => {
+                let mut maker = Maker::new(preprocess, shape)?;
+                each_frame(uri, &mut |n, format, pixels| {
+                    let Ok(i) = keep.binary_search(&n) else { return Ok(()) };
+                    let tensor = maker.make(format, pixels).map_err(input)?;
+                    see(i, &[tensor])
+                })?;
+            }
+        }
+        if self.skipped.len() == total {
+            let first = self.skipped.first().cloned().unwrap_or_default();
+            return Err(input(format!(
+                "none of the {total} pictures can be read; the first: {first}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The network's picture input, which must be its only one.
+fn picture_input(what: &Path, graph: &Graph) -> Result<(Preprocess, Vec<usize>), BuildError> {
+    let Some(preprocess) = &graph.metadata.preprocess else {
+        return Err(BuildError::Usage(format!(
+            "{}: no input of this network is known to be a picture; give its inputs as tensors: \
+             a .npz with an array for each input, samples along axis 0",
+            what.display()
+        )));
+    };
+    if graph.inputs.len() != 1 {
+        return Err(BuildError::Usage(format!(
+            "{}: the network has {} inputs, pictures are one; give tensors: a .npz with an \
+             array for each input, samples along axis 0",
+            what.display(),
+            graph.inputs.len()
+        )));
+    }
+    Ok((preprocess.clone(), graph.shape(graph.inputs[preprocess.input]).to_vec()))
+}
+
+fn folder(path: &Path) -> Result<Vec<PathBuf>, BuildError> {
+    let io = |error| BuildError::Io { path: path.into(), error };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let known = |e: &std::ffi::OsStr| PICTURES.iter().any(|p| e.eq_ignore_ascii_case(p));
+        if path.extension().is_some_and(known) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A list of pictures: a file a line, relative to the list's folder, and what follows a tab,
+/// comma or the last space.
+pub fn list(path: &Path) -> Result<Vec<(PathBuf, Option<String>)>, BuildError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| BuildError::Io { path: path.into(), error })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let entry = |line: &str| {
+        let whole = folder.join(line);
+        if whole.exists() {
+            return (whole, None);
+        }
+        match line.rsplit_once(['\t', ',', ' ']) {
+            Some((file, rest)) => (folder.join(file.trim()), Some(rest.trim().to_string())),
+            None => (whole, None),
+        }
+    };
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    Ok(lines.map(entry).collect())
+}
+
+/// From frames to the network's input.
+struct Maker {
+    preprocessor: tobiuo::Preprocessor,
+    shape: Vec<usize>,
+}
+
+impl Maker {
+    fn new(settings: &Preprocess, shape: &[usize]) -> Result<Maker, BuildError> {
+        let mut one = shape.to_vec();
+        one[0] = 1;
+        let preprocessor = tobiuo::Preprocessor::new(settings, &one)
+            .map_err(|e| BuildError::Usage(e.to_string()))?;
+        Ok(Maker { preprocessor, shape: shape.to_vec() })
+    }
+
+    fn make(&mut self, format: capture::FrameFormat, pixels: &[u8]) -> Result<Tensor, String> {
+        let mut one = self.shape.clone();
+        let batch = std::mem::replace(&mut one[0], 1);
+        let mut failed = None;
+        let tensor = filled(&one, |view| {
+            failed = self.preprocessor.run(format, pixels, 0, view).err();
+        });
+        if let Some(e) = failed {
+            return Err(e.to_string());
+        }
+        if batch == 1 {
+            return Ok(tensor);
+        }
+        let items = tensor.as_f32().unwrap_or_default().repeat(batch);
+        Ok(Tensor::f32(self.shape.clone(), items))
+    }
+}
+
+/// A picture file as the network's input, or why not.
+fn picture(file: &Path, maker: &mut Maker) -> Result<Tensor, String> {
+    let mut made = None;
+    let uri = format!("file://{}", file.display());
+    each_frame(&uri, &mut |_, format, pixels| {
+        made = Some(maker.make(format, pixels).map_err(input)?);
+        Ok(())
+    })
+    .map_err(|e| e.to_string())?;
+    made.ok_or_else(|| format!("{}: there is no picture in it", file.display()))
+}
+
+type See<'a> = dyn FnMut(usize, capture::FrameFormat, &[u8]) -> Result<(), BuildError> + 'a;
+
+fn each_frame(uri: &str, see: &mut See<'_>) -> Result<(), BuildError> {
+    let failed = |e: capture::CaptureError| match e.kind() {
+        CaptureErrorKind::Usage => BuildError::Usage(e.to_string()),
+        _ => input(e.to_string()),
+    };
+    let stop = AtomicBool::new(false);
+    let mut source = capture::open(uri, &SourceConfig::default()).map_err(failed)?;
+    if source.is_live() {
+        return Err(BuildError::Usage(format!(
+            "{uri}: calibration wants pictures or a clip, not a camera"
+        )));
+    }
+    let mut pixels = vec![0; source.max_frame_bytes()];
+    let mut n = 0;
+    while let Read::Frame(meta) = source.read(&mut pixels, &stop).map_err(failed)? {
+        let bytes = meta.format.frame_bytes().unwrap_or(0).min(pixels.len());
+        see(n, meta.format, &pixels[..bytes])?;
+        n += 1;
+    }
+    Ok(())
+}
+
+/// Samples from arrays, which have one along axis 0.
+fn tensors(path: &Path, graph: &Graph, extension: &str) -> Result<Vec<Vec<Tensor>>, BuildError> {
+    let damaged = |what: String| BuildError::Damaged(format!("{}: {what}", path.display()));
+    let arrays: Vec<(String, Tensor)> = if extension == "npy" {
+        let [only] = graph.inputs[..] else {
+            return Err(damaged(format!(
+                "the network has {} inputs; give a .npz with an array for each",
+                graph.inputs.len()
+            )));
+        };
+        let tensor = npy::read(path).map_err(|e| damaged(e.to_string()))?;
+        vec![(graph.value(only).name.clone(), tensor)]
+    } else {
+        npz::read(path).map_err(damaged)?
+    };
+    let mut count = None;
+    let mut columns = Vec::new();
+    for &v in &graph.inputs {
+        let value = graph.value(v);
+        let Some((_, array)) = arrays.iter().find(|(name, _)| *name == value.name) else {
+            let names: Vec<&str> = arrays.iter().map(|(n, _)| n.as_str()).collect();
+            return Err(damaged(format!(
+                "there is no array '{}' for that input; there are: {}",
+                value.name,
+                names.join(", ")
+            )));
+        };
+        let wanted = &value.fact.shape;
+        let (have, item) = (array.shape().first().copied().unwrap_or(0), wanted.get(1..));
+        // [M, ...] of items, or [M, N, ...] of whole inputs.
+        let whole = array.shape().get(1..) == Some(wanted.as_slice());
+        let fits = array.dtype() == DType::F32 && (whole || array.shape().get(1..) == item);
+        if !fits || value.fact.dtype != DType::F32 {
+            return Err(damaged(format!(
+                "array '{}' is {} {:?}, samples of {} are wanted, along axis 0",
+                value.name,
+                array.dtype(),
+                array.shape(),
+                value.fact
+            )));
+        }
+        if *count.get_or_insert(have) != have {
+            return Err(damaged("the arrays have different numbers of samples".into()));
+        }
+        let data = array.as_f32().unwrap_or_default();
+        let size: usize = array.shape()[1..].iter().product();
+        let batch = if whole { 1 } else { wanted.first().copied().unwrap_or(1) };
+        let one = |i: usize| {
+            let part = &data[i * size..(i + 1) * size];
+            Tensor::f32(wanted.clone(), part.repeat(batch))
+        };
+        columns.push((0..have).map(one).collect::<Vec<_>>());
+    }
+    let count = count.unwrap_or(0);
+    if count == 0 {
+        return Err(damaged("there are no samples in it".into()));
+    }
+    Ok((0..count).map(|i| columns.iter().map(|c| c[i].clone()).collect()).collect())
+}

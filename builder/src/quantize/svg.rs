@@ -1,0 +1,102 @@
+//! Accuracy against latency as a picture.
+
+use std::fmt::Write;
+
+use super::report::GateReport;
+
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 400.0;
+const LEFT: f64 = 80.0;
+const BOTTOM: f64 = 60.0;
+const TOP: f64 = 40.0;
+const RIGHT: f64 = 30.0;
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Lowest and highest with some room.
+fn span(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let low = values.clone().fold(f64::INFINITY, f64::min);
+    let high = values.fold(f64::NEG_INFINITY, f64::max);
+    let room = ((high - low) * 0.1).max(high.abs() * 1e-3).max(1e-6);
+    (low - room, high + room)
+}
+
+/// The picture: one point a step, from all layers on integers (0) on, and the network in floats.
+pub fn draw(title: &str, g: &GateReport) -> String {
+    let floor = g.baseline - if g.metric == "output error" { -g.allowed } else { g.allowed };
+    let xs = || g.steps.iter().map(|s| s.microseconds).chain([g.baseline_microseconds]);
+    let ys = || g.steps.iter().map(|s| s.value).chain([g.baseline, floor]);
+    let finite = |v: &f64| v.is_finite();
+    let (x0, x1) = span(xs().filter(finite).collect::<Vec<_>>().into_iter());
+    let (y0, y1) = span(ys().filter(finite).collect::<Vec<_>>().into_iter());
+    let x = |v: f64| LEFT + (v - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT);
+    let y = |v: f64| HEIGHT - BOTTOM - (v - y0) / (y1 - y0) * (HEIGHT - BOTTOM - TOP);
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{WIDTH}\" \
+         height=\"{HEIGHT}\" fill=\"white\"/>\n<text x=\"{LEFT}\" y=\"22\" \
+         font-size=\"14\">{}</text>\n",
+        escape(title)
+    );
+    for i in 0..=4 {
+        let t = f64::from(i) / 4.0;
+        let (vx, vy) = (x0 + t * (x1 - x0), y0 + t * (y1 - y0));
+        let _ = writeln!(
+            out,
+            "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"#ddd\"/>\n\
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{vy:.4}</text>\n\
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{vx:.0}</text>",
+            WIDTH - RIGHT,
+            y(vy),
+            y(vy),
+            LEFT - 6.0,
+            y(vy) + 4.0,
+            x(vx),
+            HEIGHT - BOTTOM + 18.0
+        );
+    }
+    let _ = writeln!(
+        out,
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">microseconds on the CPU \
+         device</text>\n<text transform=\"translate(16 {:.1}) rotate(-90)\" \
+         text-anchor=\"middle\">{}</text>\n<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{:.1}\" \
+         y2=\"{:.1}\" stroke=\"#c33\" stroke-dasharray=\"5 4\"/>\n<text x=\"{:.1}\" y=\"{:.1}\" \
+         text-anchor=\"end\" fill=\"#c33\">allowed</text>",
+        (LEFT + WIDTH - RIGHT) / 2.0,
+        HEIGHT - 14.0,
+        (TOP + HEIGHT - BOTTOM) / 2.0,
+        escape(&g.metric),
+        WIDTH - RIGHT,
+        y(floor),
+        y(floor),
+        WIDTH - RIGHT,
+        y(floor) - 4.0
+    );
+    let points: Vec<String> = (g.steps.iter())
+        .filter(|s| s.value.is_finite())
+        .map(|s| format!("{:.1},{:.1}", x(s.microseconds), y(s.value)))
+        .collect();
+    let _ =
+        writeln!(out, "<polyline points=\"{}\" fill=\"none\" stroke=\"#36c\"/>", points.join(" "));
+    let mut dot = |vx: f64, vy: f64, label: &str, colour: &str| {
+        if vx.is_finite() && vy.is_finite() {
+            let _ = writeln!(
+                out,
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\" fill=\"{colour}\"/>\n<text \
+                 x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
+                x(vx),
+                y(vy),
+                x(vx) + 6.0,
+                y(vy) - 6.0
+            );
+        }
+    };
+    for (i, s) in g.steps.iter().enumerate() {
+        dot(s.microseconds, s.value, &format!("{i}: {} int8", s.int8_layers), "#36c");
+    }
+    dot(g.baseline_microseconds, g.baseline, "fp32", "#333");
+    out.push_str("</svg>\n");
+    out
+}
