@@ -260,7 +260,8 @@ class TorchDumper:
             if self.traceback and node.meta.get("stack_trace"):
                 params["traceback"] = node.meta["stack_trace"].strip()
             for tensor, value in zip(names, values) if self.verbose else ():
-                if tensor in params["output_names"] and isinstance(value, torch.Tensor):
+                # The keys are for one result: the first of several.
+                if tensor == params["output_names"][0] and isinstance(value, torch.Tensor):
                     params["output_shape"] = list(value.shape)
                     params["output_type"] = str(value.dtype).split(".")[-1]
                     params["output_tensor"] = self._dump.add_example(tensor, _numpy(value))
