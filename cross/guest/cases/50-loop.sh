@@ -1,6 +1,7 @@
 # A picture of the test clip, played into the camera: what is found is what is found in the file.
 . /board/lib.sh
-v4l2-ctl -d /dev/video0 -i 1
+v4l2-ctl -d /dev/video0 -i 3
+v4l2-ctl -d /dev/video1 -o 1
 for device in 0 1; do v4l2-ctl -d /dev/video$device --set-dv-bt-timings index=0; done
 v4l2-ctl -d /dev/video0 -c osd_text_mode=2
 v4l2-ctl -d /dev/video1 --set-fmt-video-out=width=640,height=480,pixelformat=RGB3
@@ -16,7 +17,7 @@ found() {
 # The program a user copies, with the model and the clip that lie beside it.
 camera --frames 1 --json >/tmp/file.json 2>/tmp/camera.log || fail "$(cat /tmp/camera.log)"
 run detector '/dev/video0?format=RGB3' --width 640 --height 480 --timeout 20
-more 1
+await 200 gave 1
 memory detector >/tmp/memory
 stop
 kill $player
