@@ -322,7 +322,7 @@ fn shapes_that_ask_for_much_memory() {
         "GetItem",
         json!({"slices": [[i64::MIN, i64::MAX, i64::MIN], [i64::MAX, i64::MIN, 1]]}),
     );
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(30));
     // Weights are as large as their files; the JSON has a limit of its own.
     let dump = Dump::new().save();
     let file = std::fs::File::create(dump.path().join("model.json")).unwrap();

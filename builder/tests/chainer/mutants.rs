@@ -217,7 +217,7 @@ fn mutants_never_panic_or_hang() {
             ran += usize::from(run(&graph, &name));
         }
         assert!(
-            started.elapsed() < Duration::from_secs(10),
+            started.elapsed() < Duration::from_secs(30),
             "{name} takes {:?}",
             started.elapsed()
         );
