@@ -50,10 +50,16 @@ impl From<tobiuo_builder::BuildError> for Failure {
     }
 }
 
-/// Boxes found in the first frames of the clip, and how many frames went with a lost device.
-fn watch(engine: &Engine) -> Result<(Vec<usize>, u64), Failure> {
-    let clip = root().join("examples/camera/assets/clip.avi");
-    let mut pipeline = Pipeline::builder(engine, clip.display().to_string()).start()?;
+/// Small frames, for the sake of time.
+const SCENE: &str = "test://scene?width=64&height=48&format=yuyv";
+
+fn clip() -> String {
+    root().join("examples/camera/assets/clip.avi").display().to_string()
+}
+
+/// Boxes found in the first frames of an input, and how many frames went with a lost device.
+fn watch(engine: &Engine, input: &str) -> Result<(Vec<usize>, u64), Failure> {
+    let mut pipeline = Pipeline::builder(engine, input).start()?;
     let mut boxes = Vec::new();
     while boxes.len() < FRAMES {
         let Some(result) = pipeline.next()? else { break };
@@ -80,7 +86,7 @@ fn everything(folder: &Path, device: DeviceChoice) -> Result<u64, Failure> {
     let engine = Engine::open(&path)?;
     answer(&engine)?;
     two_at_once(&engine)?;
-    let (boxes, lost) = watch(&engine)?;
+    let (boxes, lost) = watch(&engine, SCENE)?;
     assert!(boxes.len() == FRAMES || lost > 0, "{} frames and {lost} lost", boxes.len());
     Ok(lost)
 }
@@ -117,7 +123,7 @@ fn gpu_engines_answer_as_cpu_engines() {
         }
         let gpu = Engine::open(folder.path().join("gpu.tobiuo")).expect("it is opened");
         let cpu = Engine::open(folder.path().join("cpu.tobiuo")).expect("it is opened");
-        let boxes = |engine| watch(engine).unwrap_or_else(|e| panic!("{}", e.0)).0;
+        let boxes = |engine| watch(engine, &clip()).unwrap_or_else(|e| panic!("{}", e.0)).0;
         let (gpu_boxes, cpu_boxes) = (boxes(&gpu), boxes(&cpu));
         assert_eq!(gpu_boxes.len(), FRAMES);
         assert!(cpu_boxes.iter().sum::<usize>() > FRAMES, "{cpu_boxes:?}");
@@ -145,7 +151,7 @@ fn untuned_engines_for_the_device_run_on_it() {
         let sm = options(DeviceChoice::Sm(87));
         build(&tiny_detector(), &path, &sm, &mut ()).expect("it is built");
         let engine = Engine::open(&path).expect("it is opened");
-        assert_eq!(watch(&engine).unwrap_or_else(|e| panic!("{}", e.0)).0.len(), FRAMES);
+        assert_eq!(watch(&engine, &clip()).unwrap_or_else(|e| panic!("{}", e.0)).0.len(), FRAMES);
     });
     if let Some(outcome) = outcome {
         outcome.clean_report();
@@ -283,14 +289,20 @@ fn fail_each(name: &str, body: fn(), mut places: impl FnMut(u64) -> BTreeSet<u64
     Some(ends)
 }
 
-/// Engine by the cost model, contexts, threads, pipeline: every single call.
+/// Calls of each function made to fail, evenly over the path; `TOBIUO_EVERY_CALL=1` takes all.
+const CALLS_OF_EACH: u64 = 12;
+
+/// Engine by the cost model, contexts, threads, pipeline.
 #[test]
 fn every_call_may_fail() {
-    let Some(ends) = fail_each("every_call_may_fail", untimed, |calls| (1..=calls).collect())
-    else {
+    let all = std::env::var_os("TOBIUO_EVERY_CALL").is_some();
+    let Some(ends) = fail_each("every_call_may_fail", untimed, |calls| match all {
+        true => (1..=calls).collect(),
+        false => (0..CALLS_OF_EACH).map(|i| 1 + i * (calls - 1) / (CALLS_OF_EACH - 1)).collect(),
+    }) else {
         return;
     };
-    assert!(ends.failed > 300, "{}", ends.failed);
+    assert!(ends.failed > 100, "{}", ends.failed);
 }
 
 /// The same with kernels that are timed. Most calls are made for each of them alike: the first,

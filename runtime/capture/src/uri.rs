@@ -195,11 +195,11 @@ impl CameraAddress {
     }
 }
 
+/// A query's names and values.
+type Parameters<'a> = Vec<(&'a str, &'a str)>;
+
 /// What stands before `?`, and the `key=value`s behind it.
-fn options<'a>(
-    uri: &str,
-    rest: &'a str,
-) -> Result<(&'a str, Vec<(&'a str, &'a str)>), CaptureError> {
+fn options<'a>(uri: &str, rest: &'a str) -> Result<(&'a str, Parameters<'a>), CaptureError> {
     let (what, query) = rest.split_once('?').unwrap_or((rest, ""));
     let pair = |option: &'a str| {
         let reason = || format!("`{option}` is not of the form key=value");

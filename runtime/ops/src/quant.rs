@@ -156,6 +156,7 @@ pub struct QuantPool {
 }
 
 /// Coefficients of `2^r`, r in -0.5..=0.5: a minimax polynomial, relative error 1.1e-7.
+#[allow(clippy::approx_constant, reason = "a coefficient of the polynomial near ln 2")]
 pub const EXP2: [f32; 6] =
     [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0];
 
