@@ -41,8 +41,10 @@ __device__ __forceinline__ float with_residual(float v, R r) {
 __device__ __forceinline__ Y stored(float v) {
 #if IS_INTEGER(Y_KIND)
   return (Y)quantised<Y_KIND>(v, Y_INVERSE, Y_ZERO);
-#else
+#elif Y_KIND == 1
   return to_f16(v);
+#else
+  return v;
 #endif
 }
 

@@ -8,6 +8,8 @@ mod concat;
 mod conv;
 mod elementwise;
 mod index;
+mod integer;
+mod integer_light;
 mod linear;
 mod movement;
 mod normalize;
@@ -22,7 +24,7 @@ use tobiuo_engine::Precision;
 use tobiuo_ops::Op;
 use tobiuo_tensor::DType;
 
-use super::view::{BufferId, View, channels_last, dense};
+use super::view::{BufferId, View, channels_last, dense, granule};
 use crate::graph::{Graph, Node, ValueId};
 use concat::Places;
 use tobiuo_kernels::{Layer, MapFunction};
@@ -132,13 +134,17 @@ struct Lower<'a> {
 
 type Done<T> = Result<T, String>;
 
-/// Lowers a graph. With [`Precision::Fp16`] float activations and weights are stored as f16,
-/// else as f32; sums are f32 in any case.
+/// Lowers a graph. With [`Precision::Fp16`] and [`Precision::Int8`] float activations and weights
+/// are stored as f16, else as f32; sums are f32 in any case. Integer layers are what the graph
+/// says, whatever the precision.
 pub fn lower(graph: &Graph, precision: Precision) -> Result<Lowering, LowerError> {
     let mut l = Lower {
         graph,
         precision,
-        dtype: if precision == Precision::Fp16 { DType::F16 } else { DType::F32 },
+        dtype: match precision {
+            Precision::Fp16 | Precision::Int8 => DType::F16,
+            _ => DType::F32,
+        },
         places: Places::of(graph),
         views: HashMap::new(),
         pictures: HashMap::new(),
@@ -155,8 +161,10 @@ pub fn lower(graph: &Graph, precision: Precision) -> Result<Lowering, LowerError
         l.views.insert(input, view);
     }
     for node in &graph.nodes {
-        // A sum that the convolution before it has computed already.
-        if matches!(node.op, Op::Binary { .. }) && l.views.contains_key(&node.outputs[0]) {
+        // A sum, or its integers, that the convolution before it has computed already.
+        if matches!(node.op, Op::Binary { .. } | Op::Quantize { .. })
+            && l.views.contains_key(&node.outputs[0])
+        {
             continue;
         }
         if let Err(why) = l.node(node) {
@@ -232,8 +240,8 @@ impl Lower<'_> {
                 ..parent_view
             };
         }
-        let pitch = shape[1].next_multiple_of(8);
-        self.new_channels_last(&shape, pitch, self.dtype)
+        let dtype = self.picture_type(self.graph.fact(value).dtype);
+        self.new_channels_last(&shape, shape[1].next_multiple_of(granule(dtype)), dtype)
     }
 
     fn new_channels_last(&mut self, shape: &[usize], pitch: usize, dtype: DType) -> View {
@@ -304,6 +312,12 @@ impl Lower<'_> {
         match &node.op {
             Op::Conv(conv) => self.conv(node, conv),
             Op::ConvTranspose(conv) => self.conv_transpose(node, conv),
+            Op::QuantConv(conv) => self.quant_conv(node, conv),
+            Op::QuantGemm(gemm) => self.quant_gemm(node, gemm),
+            Op::QuantBinary(binary) => self.quant_binary(node, binary),
+            Op::QuantPool(pool) => self.quant_pool(node, pool),
+            Op::Quantize { axis, to } => self.quantise(node, *axis, *to),
+            Op::Dequantize { axis } => self.dequantise(node, *axis),
             Op::Gemm(gemm) => self.gemm(node, gemm),
             Op::MatMul => self.matmul(node),
             Op::BatchNorm { epsilon } => self.batch_norm(node, *epsilon),
@@ -350,6 +364,8 @@ impl Lower<'_> {
     }
 }
 
+#[cfg(test)]
+mod integer_tests;
 #[cfg(test)]
 mod op_tests;
 #[cfg(test)]

@@ -25,10 +25,27 @@ pub fn integers(values: &[i32]) -> Vec<u8> {
 /// Weights of a convolution on tensor cores: `at` gives filter, tap and channel's.
 pub fn conv_weights(
     layer: &ConvLayer,
-    [taps, channels]: [usize; 2],
+    sizes: [usize; 2],
     at: impl Fn(usize, usize, usize) -> f32,
 ) -> Vec<u8> {
-    let mut all = vec![0.0; layer.weights()];
+    floats(in_blocks(layer, sizes, at), DType::F16)
+}
+
+/// The same of integers.
+pub fn conv_integers(
+    layer: &ConvLayer,
+    sizes: [usize; 2],
+    at: impl Fn(usize, usize, usize) -> i8,
+) -> Vec<u8> {
+    in_blocks(layer, sizes, |f, t, c| at(f, t, c) as u8)
+}
+
+fn in_blocks<T: Copy + Default>(
+    layer: &ConvLayer,
+    [taps, channels]: [usize; 2],
+    at: impl Fn(usize, usize, usize) -> T,
+) -> Vec<T> {
+    let mut all = vec![T::default(); layer.weights()];
     for filter in 0..layer.filters {
         for tap in 0..taps {
             for c in 0..channels {
@@ -36,7 +53,7 @@ pub fn conv_weights(
             }
         }
     }
-    floats(all, DType::F16)
+    all
 }
 
 /// Depthwise weights `[C, 1, kh, kw]` as `[kh * kw, channels]`.
@@ -54,6 +71,33 @@ pub fn depthwise_weights(
         }
     }
     floats(all, dtype)
+}
+
+/// Weights of integers `[O, I, kh, kw]` as rows of k ordered (kh, kw, channel), channels padded
+/// with zeros to `channels`, rows to `pitch`.
+pub fn integer_weights(
+    weights: &[i8],
+    [o, i, kh, kw]: [usize; 4],
+    channels: usize,
+    pitch: usize,
+) -> Vec<u8> {
+    let mut out = vec![0; o * pitch];
+    for (index, &w) in weights.iter().enumerate() {
+        let (f, c, t) = (index / (i * kh * kw), index / (kh * kw) % i, index % (kh * kw));
+        out[f * pitch + t * channels + c] = w as u8;
+    }
+    out
+}
+
+/// Depthwise weights of integers `[C, 1, kh, kw]` as `[kh * kw, channels]`.
+pub fn depthwise_integers(weights: &[i8], filters: usize, taps: usize, channels: usize) -> Vec<u8> {
+    let mut all = vec![0; taps * channels];
+    for c in 0..filters {
+        for t in 0..taps {
+            all[t * channels + c] = weights[c * taps + t] as u8;
+        }
+    }
+    all
 }
 
 /// Weights in the order of the general convolution: for each of `groups` and `taps` and

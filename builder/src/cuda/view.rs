@@ -46,6 +46,11 @@ pub struct View {
     pub channels_stored: usize,
 }
 
+/// Channels that pictures are padded to a multiple of.
+pub fn granule(dtype: DType) -> usize {
+    if dtype.size() == 1 { 16 } else { 8 }
+}
+
 /// Row-major strides.
 pub fn dense(shape: &[usize]) -> Vec<i64> {
     let mut out = vec![1i64; shape.len()];
@@ -90,8 +95,12 @@ impl View {
         let ok = (size(1) || self.strides[1] == 1)
             && (size(2) || self.strides[2] == w as i64 * pitch)
             && (size(0) || n == 1 || self.strides[0] == (h * w) as i64 * pitch);
-        let align = if self.dtype == DType::F16 { 8 } else { 4 };
-        let small = pitch == 4 && self.channels_stored == 4;
+        let align = match self.dtype {
+            DType::F16 => 8,
+            DType::I8 | DType::U8 => 16,
+            _ => 4,
+        };
+        let small = pitch == 4 && self.channels_stored == 4 && align < 16;
         (ok && pitch > 0 && (small || (pitch % align == 0 && self.offset % align == 0)))
             .then_some(pitch as usize)
     }

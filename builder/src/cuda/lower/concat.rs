@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tobiuo_ops::Op;
 use tobiuo_tensor::DType;
 
+use crate::cuda::view::granule;
 use crate::graph::{Graph, Node, ValueId};
 
 /// For each value that lies in another's buffer: that value and the first channel there.
@@ -22,7 +23,8 @@ impl Places {
             {
                 continue;
             }
-            if graph.fact(node.outputs[0]).dtype != DType::F32 {
+            let dtype = graph.fact(node.outputs[0]).dtype;
+            if !matches!(dtype, DType::F32 | DType::I8 | DType::U8) {
                 continue;
             }
             places.concat(graph, node, &producers, &graph_inputs);
@@ -43,6 +45,7 @@ impl Places {
         graph_inputs: &HashSet<ValueId>,
     ) {
         let out = node.outputs[0];
+        let granule = granule(graph.fact(out).dtype);
         // Each operand as (the value that is made, first channel of it, channel in the result).
         let mut parts = Vec::new();
         let mut at = 0;
@@ -61,7 +64,8 @@ impl Places {
                 && graph.constant(made).is_none()
                 && made != out
                 && makes_picture(graph, producers, made);
-            let aligned = first.is_multiple_of(8) && (end.is_multiple_of(8) || end == total);
+            let aligned =
+                first.is_multiple_of(granule) && (end.is_multiple_of(granule) || end == total);
             // Every operand inside the range is the right part of this value.
             let consistent = end <= total
                 && parts.iter().all(|&(other, other_start, other_at, channels)| {
@@ -102,5 +106,9 @@ fn makes_picture(graph: &Graph, producers: &HashMap<ValueId, usize>, value: Valu
             | Op::Binary { .. }
             | Op::Resize(_)
             | Op::Concat { axis: 1 }
+            | Op::QuantConv(_)
+            | Op::QuantBinary(_)
+            | Op::QuantPool(_)
+            | Op::Quantize { .. }
     )
 }

@@ -6,24 +6,26 @@ use tobiuo_tensor::DType;
 use super::window::pitch;
 use super::{Done, Lower, Operand};
 use crate::cuda::pack;
-use crate::cuda::view::{View, dense};
+use crate::cuda::view::{View, dense, granule};
 use crate::graph::{Node, ValueId};
-use tobiuo_kernels::{ConvLayer, DepthwiseLayer, GeneralConvLayer, Layer, Numbers, PermuteLayer};
+use tobiuo_kernels::{
+    ConvLayer, DepthwiseLayer, Ends, GeneralConvLayer, Layer, Numbers, PermuteLayer,
+};
 
 /// A convolution's attributes over two axes; a single spatial axis is the columns of one row.
 #[derive(Clone, Copy)]
-struct Window {
-    kernel: [usize; 2],
-    strides: [usize; 2],
-    pads: [usize; 2],
-    dilations: [usize; 2],
-    groups: usize,
-    transposed: bool,
-    residual: bool,
-    activation: Option<Activation>,
+pub(super) struct Window {
+    pub kernel: [usize; 2],
+    pub strides: [usize; 2],
+    pub pads: [usize; 2],
+    pub dilations: [usize; 2],
+    pub groups: usize,
+    pub transposed: bool,
+    pub residual: bool,
+    pub activation: Option<Activation>,
 }
 
-fn axes(v: &[usize], missing: usize) -> Done<[usize; 2]> {
+pub(super) fn axes(v: &[usize], missing: usize) -> Done<[usize; 2]> {
     match *v {
         [one] => Ok([missing, one]),
         [a, b] => Ok([a, b]),
@@ -32,7 +34,7 @@ fn axes(v: &[usize], missing: usize) -> Done<[usize; 2]> {
 }
 
 /// The elements of a picture must be within reach of the kernels' offsets.
-fn within_reach(view: &View) -> Done<()> {
+pub(super) fn within_reach(view: &View) -> Done<()> {
     let elements = view.shape[0] * view.shape[2] * view.shape[3] * pitch(view);
     if i32::try_from(elements).is_err() {
         return Err(format!("{:?} is more than 2^31 elements in memory", view.shape));
@@ -48,7 +50,7 @@ impl Lower<'_> {
     }
 
     /// A value `[N, C, H, W]`, or `[N, C, L]` as `[N, C, 1, L]`, as a picture.
-    fn planes(&mut self, value: ValueId) -> Done<View> {
+    pub(super) fn planes(&mut self, value: ValueId) -> Done<View> {
         let view = self.view(value)?;
         let [n, c, len] = view.shape[..] else { return self.picture(value) };
         if let Some(done) = self.pictures.get(&value) {
@@ -57,30 +59,29 @@ impl Lower<'_> {
         let [a, b, step] = [view.strides[0], view.strides[1], view.strides[2]];
         let strides = vec![a, b, step * len as i64, step];
         let view = View { shape: vec![n, c, 1, len], strides, ..view };
-        let taken = view.dtype == self.dtype
-            && view.channels_stored.is_multiple_of(8)
-            && view.channels_stored >= c
-            && view.pixel_pitch().is_some();
-        if taken {
+        if self.is_picture(&view) {
             return Ok(view);
         }
-        let to = self.new_channels_last(&view.shape, c.next_multiple_of(8), self.dtype);
+        let dtype = self.picture_type(view.dtype);
+        let to = self.new_channels_last(&view.shape, c.next_multiple_of(granule(dtype)), dtype);
         self.copy(&self.graph.value(value).name.clone(), &view, &to);
         self.pictures.insert(value, to.clone());
         Ok(to)
     }
 
     /// Memory for a result, as [`planes`](Self::planes) would give it.
-    fn new_planes(&mut self, value: ValueId) -> View {
+    pub(super) fn new_planes(&mut self, value: ValueId) -> View {
         match self.graph.shape(value)[..] {
             [n, c, len] => {
-                self.new_channels_last(&[n, c, 1, len], c.next_multiple_of(8), self.dtype)
+                let dtype = self.picture_type(self.graph.fact(value).dtype);
+                let pitch = c.next_multiple_of(granule(dtype));
+                self.new_channels_last(&[n, c, 1, len], pitch, dtype)
             }
             _ => self.new_picture(value),
         }
     }
 
-    fn set_planes(&mut self, value: ValueId, y: View) {
+    pub(super) fn set_planes(&mut self, value: ValueId, y: View) {
         let view = match self.graph.shape(value).len() {
             3 => View {
                 shape: vec![y.shape[0], y.shape[1], y.shape[3]],
@@ -142,8 +143,17 @@ impl Lower<'_> {
         let bias = self.floats(node.inputs[2], "bias")?;
         let x = self.planes(node.inputs[0])?;
         let residual = if window.residual { Some(self.planes(node.inputs[3])?) } else { None };
-        let y = self.new_planes(node.outputs[0]);
+        let quantised = self.quantised_behind(node.outputs[0]);
+        let result = quantised.map_or(node.outputs[0], |q| q.0);
+        let y = self.new_planes(result);
         within_reach(&x)?;
+        let float = Numbers::float(self.dtype);
+        let ends = quantised.map(|(_, y)| Ends {
+            x_zero_point: 0,
+            y,
+            residual: float,
+            residual_last: false,
+        });
         let (channels, filters) = (x.shape[1], y.shape[1]);
         let stored = y.channels_stored.min(filters.next_multiple_of(8));
         let [kh, kw] = window.kernel;
@@ -162,14 +172,14 @@ impl Lower<'_> {
             dilations: window.dilations,
             residual_pitch: residual.as_ref().map(pitch),
             activation: window.activation,
-            ends: None,
+            ends,
         };
         let w = pack::depthwise_weights(&weights, filters, kh * kw, stored, self.dtype);
         let w = self.constant(w);
         let b = self.constant(pack::padded(&bias, stored, DType::F32));
         let operands = [x].into_iter().chain(residual).map(Operand::View).collect();
         self.add(node, Layer::Depthwise(layer), operands, &y, vec![w, b]);
-        self.set_planes(node.outputs[0], y);
+        self.set_planes(result, y);
         Ok(())
     }
 
@@ -195,6 +205,8 @@ impl Lower<'_> {
             None => None,
         };
         let result = added.map_or(node.outputs[0], |(sum, _)| sum);
+        let quantised = self.quantised_behind(result);
+        let result = quantised.map_or(result, |q| q.0);
         let y = self.new_planes(result);
         within_reach(&x)?;
         let (filters, [kh, kw]) = (y.shape[1], window.kernel);
@@ -215,7 +227,7 @@ impl Lower<'_> {
             activation: window.activation,
             residual_last: added.is_some(),
             x: DType::F16,
-            y: Numbers::F16,
+            y: quantised.map_or(Numbers::F16, |q| q.1),
             residual: Numbers::F16,
         };
         let (taps, read) = (kh * kw, x.shape[1]);

@@ -45,7 +45,9 @@ impl Lower<'_> {
     pub(super) fn concat(&mut self, node: &Node, axis: usize) -> Done<()> {
         let out = node.outputs[0];
         let fact = self.graph.fact(out).clone();
-        let picture = fact.shape.len() == 4 && axis == 1 && fact.dtype == DType::F32;
+        let picture = fact.shape.len() == 4
+            && axis == 1
+            && matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8);
         let target: View = match self.views.get(&out) {
             Some(view) => view.clone(),
             None if self.is_only_output(out) => self.new_dense(fact.dtype, &fact.shape),

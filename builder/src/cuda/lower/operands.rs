@@ -4,7 +4,7 @@ use tobiuo_tensor::DType;
 
 use super::{Done, Lower, Lowered, Operand};
 use crate::cuda::pack;
-use crate::cuda::view::{BufferId, View};
+use crate::cuda::view::{BufferId, View, granule};
 use crate::graph::ValueId;
 use tobiuo_kernels::{Layer, PermuteLayer, Strided};
 use tobiuo_ops::Op;
@@ -90,7 +90,12 @@ impl Lower<'_> {
         users.iter().any(|&n| {
             matches!(
                 self.graph.nodes[n].op,
-                Op::Conv(_) | Op::ConvTranspose(_) | Op::Pool(_) | Op::Resize(_)
+                Op::Conv(_)
+                    | Op::ConvTranspose(_)
+                    | Op::Pool(_)
+                    | Op::Resize(_)
+                    | Op::QuantConv(_)
+                    | Op::Quantize { .. }
             )
         })
     }
@@ -144,12 +149,17 @@ impl Lower<'_> {
         Ok(to)
     }
 
+    /// How the elements of a picture are stored: bytes as they are, floats as the others.
+    pub(super) fn picture_type(&self, dtype: DType) -> DType {
+        if matches!(dtype, DType::I8 | DType::U8) { dtype } else { self.dtype }
+    }
+
     /// True when the NHWC kernels can read a view.
     pub(super) fn is_picture(&self, view: &View) -> bool {
         view.shape.len() == 4
-            && view.dtype == self.dtype
+            && view.dtype == self.picture_type(view.dtype)
             && view.buffer.constant().is_none()
-            && view.channels_stored.is_multiple_of(8)
+            && view.channels_stored.is_multiple_of(granule(view.dtype))
             && view.pixel_pitch().is_some()
             && view.channels_stored >= view.shape[1]
     }
@@ -162,8 +172,9 @@ impl Lower<'_> {
         if self.is_picture(view) {
             return Ok(view.clone());
         }
-        let pitch = view.shape[1].next_multiple_of(8);
-        let to = self.new_channels_last(&view.shape, pitch, self.dtype);
+        let dtype = self.picture_type(view.dtype);
+        let pitch = view.shape[1].next_multiple_of(granule(dtype));
+        let to = self.new_channels_last(&view.shape, pitch, dtype);
         self.copy(name, view, &to);
         Ok(to)
     }

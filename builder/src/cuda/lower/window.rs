@@ -6,7 +6,7 @@ use tobiuo_tensor::DType;
 
 use super::{Done, Lower, Operand};
 use crate::cuda::pack;
-use crate::cuda::view::View;
+use crate::cuda::view::{View, granule};
 use crate::graph::Node;
 use tobiuo_kernels::{Layer, PoolLayer, RemapLayer, ResampleLayer, ResizeLayer};
 
@@ -47,12 +47,13 @@ impl Lower<'_> {
             let x = self.picture_of(&node.name, &picture)?;
             let mut to = self.graph.shape(out).to_vec();
             to.insert(2, 1);
-            (x, self.new_channels_last(&to, to[1].next_multiple_of(8), self.dtype))
+            let dtype = x.dtype;
+            (x, self.new_channels_last(&to, to[1].next_multiple_of(granule(dtype)), dtype))
         } else {
             (self.picture(node.inputs[0])?, self.new_picture(out))
         };
         let layer = PoolLayer {
-            dtype: self.dtype,
+            dtype: x.dtype,
             batch: x.shape[0],
             input: [x.shape[2], x.shape[3]],
             output: [y.shape[2], y.shape[3]],
@@ -149,7 +150,10 @@ impl Lower<'_> {
         let simple = |(axis, p): &(usize, Neighbours)| {
             *axis >= 2 && p.taps <= 2 && p.starts.iter().all(Option::is_some)
         };
-        if self.resizes_pictures(node, &fact) && passes.iter().all(simple) {
+        if fact.dtype == DType::F32
+            && self.resizes_pictures(node, &fact)
+            && passes.iter().all(simple)
+        {
             return self.resize_linear(node, &fact, &passes);
         }
         // What shrinks the tensor first, what grows it last.
@@ -166,7 +170,7 @@ impl Lower<'_> {
     fn resizes_pictures(&self, node: &Node, fact: &Fact) -> bool {
         let here = self.views.get(&node.inputs[0]).is_some_and(|v| self.is_picture(v));
         fact.shape.len() == 4
-            && fact.dtype == DType::F32
+            && matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8)
             && here
             && !self.is_only_output(node.outputs[0])
     }
@@ -205,7 +209,7 @@ impl Lower<'_> {
         let x = self.picture(node.inputs[0])?;
         let y = self.new_picture(node.outputs[0]);
         let layer = ResizeLayer {
-            dtype: self.dtype,
+            dtype: x.dtype,
             batch: x.shape[0],
             input: [x.shape[2], x.shape[3]],
             output: [y.shape[2], y.shape[3]],
