@@ -78,10 +78,11 @@ more() {
     await 60 gave $(($(results) + $1))
 }
 
-# Asks the pipeline to stop, which it must at once and well. Its numbers must rise.
+# Asks the pipeline to stop, which it must well and within so many seconds, 3 unless given: after
+# the network it is at. Its numbers must rise.
 stop() {
     kill -TERM $pid
-    await 3 ended
+    await "${1:-3}" ended
     wait $pid || fail "status $? after SIGTERM: $(cat /tmp/run.log)"
     has /tmp/run.json '^{"summary"'
     sed -n 's/^{"frame":\([0-9]*\),.*/\1/p' /tmp/run.json |
