@@ -93,8 +93,9 @@ impl Notifier {
 
     /// A frame's result was given out: READY with the first, the watchdog's food with the others.
     pub(crate) fn frame(&self, dropped: u64) {
-        if !self.ready.swap(true, Ordering::Relaxed) {
-            self.send(b"READY=1\nSTATUS=running");
+        // Again with the next frame where the manager was too busy to take it.
+        if !self.ready.load(Ordering::Relaxed) && self.send(b"READY=1\nSTATUS=running") {
+            self.ready.store(true, Ordering::Relaxed);
         }
         let frames = 1 + self.frames.fetch_add(1, Ordering::Relaxed);
         self.alive();

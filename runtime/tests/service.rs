@@ -56,9 +56,11 @@ impl Manager {
     #[track_caller]
     fn until(&self, line: &str) -> Vec<String> {
         let mut before = Vec::new();
+        let patience = Instant::now() + Duration::from_secs(60);
         loop {
             match self.next(Duration::from_secs(20)) {
                 None => panic!("no {line} after {before:?}"),
+                Some(_) if Instant::now() > patience => panic!("no {line} after {before:?}"),
                 Some(message) if message.lines().any(|l| l.starts_with(line)) => return before,
                 Some(message) => before.push(message),
             }
@@ -208,7 +210,7 @@ fn service(
     let stop = Arc::new(AtomicBool::new(false));
     let openings = Arc::new(AtomicUsize::new(0));
     let count = openings.clone();
-    let notifier = Notifier::new(&manager.name, Some(Duration::from_millis(100))).unwrap();
+    let notifier = Notifier::new(&manager.name, Some(Duration::from_millis(400))).unwrap();
     let mut pipeline = Pipeline::builder(&engine, "fake")
         .source(move || open(count.fetch_add(1, Ordering::Relaxed)).map(|f| Box::new(f) as _))
         .reconnect(true, Duration::from_millis(20))
@@ -217,7 +219,15 @@ fn service(
         .start()
         .unwrap();
     let sizes = Mutex::new(Vec::new());
+    /// Ends the pipeline also when the test fails.
+    struct Stop(Arc<AtomicBool>);
+    impl Drop for Stop {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     std::thread::scope(|scope| {
+        let _stop = Stop(stop);
         scope.spawn(|| {
             pipeline
                 .run(|result| {
@@ -228,7 +238,6 @@ fn service(
                 .unwrap();
         });
         test(&openings);
-        stop.store(true, Ordering::Relaxed);
     });
     sizes.into_inner().unwrap()
 }
@@ -246,9 +255,9 @@ fn a_camera_that_is_not_there_is_known_and_comes_back() {
         manager.until("READY=1");
         manager.until("STATUS=source lost: ");
         // Gone for many watchdogs: it is fed, and nobody restarts what only waits.
-        let during = manager.during(Duration::from_millis(800));
+        let during = manager.during(Duration::from_secs(2));
         let fed = during.iter().filter(|m| *m == "WATCHDOG=1").count();
-        assert!(fed >= 6, "fed {fed} times in 0.8 s of a 0.1 s watchdog: {during:?}");
+        assert!(fed >= 4, "fed {fed} times in 2 s of a 0.4 s watchdog: {during:?}");
         assert!(openings.load(Ordering::Relaxed) > 2);
         back.store(true, Ordering::Relaxed);
         manager.until("STATUS=source is open again");

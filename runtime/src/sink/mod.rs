@@ -10,8 +10,8 @@ mod video;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::Error;
 use crate::pipeline::FrameResult;
-use crate::{Error, ErrorKind};
 
 pub use json::JsonLines;
 pub use kitti::Kitti;
@@ -65,7 +65,7 @@ pub const FORMS: &str = "\
 
 /// Opens a sink by its URI: one of [`FORMS`], with or without `file://`.
 ///
-/// Fails with [`ErrorKind::Usage`] when the URI has no such form.
+/// Fails with [`ErrorKind::Usage`](crate::ErrorKind::Usage) when the URI has no such form.
 pub fn open(uri: &str) -> Result<Box<dyn Sink>, Error> {
     let path = uri.strip_prefix("file://").unwrap_or(uri);
     if let Some(folder) = path.strip_prefix("kitti:").filter(|f| !f.is_empty()) {
@@ -108,7 +108,7 @@ impl Sink for Null {
 fn write_line(out: &mut dyn Write, name: &str, line: &str) -> Result<(), Error> {
     out.write_all(line.as_bytes())
         .and_then(|()| out.flush())
-        .map_err(|e| Error::caused(ErrorKind::Other, format!("{name}: cannot write"), e))
+        .map_err(|e| Error::io(Path::new(name), "cannot write", e))
 }
 
 /// The caption or name of a class, made once per class.
