@@ -4,6 +4,7 @@ use serde_json::Value;
 use tobiuo_capture::{FrameFormat, PixelFormat};
 
 use super::*;
+use crate::ErrorKind;
 use crate::detect::Detection;
 use crate::pipeline::{Classification, FrameResult};
 
