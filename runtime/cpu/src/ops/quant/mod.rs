@@ -52,6 +52,8 @@ fn widen(bytes: Bytes, from: &[u8], to: &mut [i16]) {
 }
 
 /// Sums of products of four rows with one.
+// Five iterators zipped are no plainer than an index.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 fn dot4(rows: [&[i16]; 4], x: &[i16]) -> [i32; 4] {
     let n = x.len();
