@@ -22,7 +22,7 @@ impl Machine {
     }
 
     /// The document: `power_mode` {`id`, `name`}, `gpu` {`now`, `min`, `max`, `chip_max`} in MHz,
-    /// `temperatures` [{`zone`, `celsius`, `throttles_at`}], `throttled_by` [names],
+    /// `temperatures` \[{`zone`, `celsius`, `throttles_at`}\], `throttled_by` \[names\],
     /// `over_current_events` since the machine started, and `over_current_events_during`.
     pub fn to_json(&self) -> Value {
         let mut document = serde_json::to_value(&self.readings).unwrap_or(Value::Null);

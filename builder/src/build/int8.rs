@@ -18,6 +18,9 @@ fn file_hash(path: &Path) -> String {
     std::fs::read(path).map(hash).unwrap_or_default()
 }
 
+/// A graph for each batch.
+type ByBatch = Vec<(usize, Graph)>;
+
 impl Job<'_> {
     /// A model that came quantised is built so, unless the user says otherwise. Options of
     /// calibration are for models that are to be calibrated.
@@ -86,7 +89,7 @@ impl Job<'_> {
         model_hash: &str,
         progress: &mut dyn Progress,
         share: f64,
-    ) -> Result<(Vec<(usize, Graph)>, Option<Int8Report>), BuildError> {
+    ) -> Result<(ByBatch, Option<Int8Report>), BuildError> {
         let done = self.chosen.precision != Precision::Int8
             || graphs.iter().any(|(_, g)| g.nodes.iter().any(|n| is_integer_layer(&n.op)));
         if done {

@@ -39,6 +39,9 @@ fn folder_beside(annotations: &Path) -> PathBuf {
     if images.is_dir() { images } else { folder.to_path_buf() }
 }
 
+/// Inputs, and the outputs they are to give.
+pub type Sample = (Vec<Tensor>, Vec<Tensor>);
+
 impl<'a> Measure<'a> {
     pub fn new(
         graph: &Graph,
@@ -172,11 +175,7 @@ impl<'a> Measure<'a> {
     }
 
     /// Samples to rank layers on, with their outputs in floats.
-    pub fn samples(
-        &self,
-        graph: &Graph,
-        count: usize,
-    ) -> Result<Vec<(Vec<Tensor>, Vec<Tensor>)>, BuildError> {
+    pub fn samples(&self, graph: &Graph, count: usize) -> Result<Vec<Sample>, BuildError> {
         let files: Vec<PathBuf> = match self {
             Measure::Error(held) => return Ok(held.iter().take(count).cloned().collect()),
             Measure::Top1 { files, .. } => spread(files, count),

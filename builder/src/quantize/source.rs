@@ -45,6 +45,9 @@ fn input(what: String) -> BuildError {
 /// SplitMix64.
 struct Random(u64);
 
+/// Is shown a sample's number and its tensors.
+pub type See<'a> = dyn FnMut(usize, &[Tensor]) -> Result<(), BuildError> + 'a;
+
 impl Random {
     fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -148,10 +151,7 @@ impl Source {
     /// Gives each sample with its number: the graph's inputs, one item repeated to the batch.
     /// What cannot be read is passed over and named in `skipped`; when nothing can be read,
     /// that is an error.
-    pub fn each(
-        &mut self,
-        see: &mut dyn FnMut(usize, &[Tensor]) -> Result<(), BuildError>,
-    ) -> Result<(), BuildError> {
+    pub fn each(&mut self, see: &mut See) -> Result<(), BuildError> {
         let total = self.len();
         self.skipped.clear();
         match &self.kind {
