@@ -2,7 +2,7 @@
 //!
 //! A [table](modules) of them, as data (`devices.json`); which one [this machine is](identity);
 //! its [clocks, heat and power](Readings) as the system's files tell; where its
-//! [libraries](libraries) lie; and the [`doctor`], which puts all of it into lines with a remedy.
+//! [libraries] lie; and the [`doctor`], which puts all of it into lines with a remedy.
 //!
 //! Everything is read below a [`Root`], `/` on the device itself, a folder in tests. A file that
 //! is not there, or is not as expected, is nothing known and never an error: modules, power

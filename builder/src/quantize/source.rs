@@ -46,7 +46,7 @@ fn input(what: String) -> BuildError {
 struct Random(u64);
 
 /// Is shown a sample's number and its tensors.
-pub type See<'a> = dyn FnMut(usize, &[Tensor]) -> Result<(), BuildError> + 'a;
+pub type SeeSample<'a> = dyn FnMut(usize, &[Tensor]) -> Result<(), BuildError> + 'a;
 
 impl Random {
     fn below(&mut self, n: usize) -> usize {
@@ -151,7 +151,7 @@ impl Source {
     /// Gives each sample with its number: the graph's inputs, one item repeated to the batch.
     /// What cannot be read is passed over and named in `skipped`; when nothing can be read,
     /// that is an error.
-    pub fn each(&mut self, see: &mut See) -> Result<(), BuildError> {
+    pub fn each(&mut self, see: &mut SeeSample) -> Result<(), BuildError> {
         let total = self.len();
         self.skipped.clear();
         match &self.kind {
