@@ -42,8 +42,8 @@ pub use integer_conv::IntegerConvLayer;
 pub use map::{MapArgument, MapFunction, MapLayer, MapStep};
 pub use matmul::MatMulLayer;
 pub use nhwc::{
-    ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, IntegerElementwiseLayer, PoolLayer,
-    ResizeLayer,
+    ElementwiseLayer, ElementwiseOp, GlobalPoolLayer, IntegerElementwiseLayer, LookupLayer,
+    PoolLayer, ResizeLayer,
 };
 pub use note::{LAUNCH_MARK, LAYER_MARK, LaunchNote};
 pub use numbers::{Ends, Mean, Numbers};
@@ -120,6 +120,7 @@ pub enum Layer {
     GlobalPool(GlobalPoolLayer),
     Elementwise(ElementwiseLayer),
     IntegerElementwise(IntegerElementwiseLayer),
+    Lookup(LookupLayer),
     Resize(ResizeLayer),
     Permute(PermuteLayer),
     Map(MapLayer),
@@ -162,6 +163,7 @@ impl Layer {
             Layer::GlobalPool(l) => l,
             Layer::Elementwise(l) => l,
             Layer::IntegerElementwise(l) => l,
+            Layer::Lookup(l) => l,
             Layer::Resize(l) => l,
             Layer::Permute(l) => l,
             Layer::Map(l) => l,

@@ -316,6 +316,7 @@ impl Lower<'_> {
             Op::QuantGemm(gemm) => self.quant_gemm(node, gemm),
             Op::QuantBinary(binary) => self.quant_binary(node, binary),
             Op::QuantPool(pool) => self.quant_pool(node, pool),
+            Op::Lookup => self.lookup(node),
             Op::Quantize { axis, to } => self.quantise(node, *axis, *to),
             Op::Dequantize { axis } => self.dequantise(node, *axis),
             Op::Gemm(gemm) => self.gemm(node, gemm),

@@ -4,12 +4,14 @@
 mod elementwise;
 mod global_pool;
 mod integer_elementwise;
+mod lookup;
 mod pool;
 mod resize;
 
 pub use elementwise::{ElementwiseLayer, ElementwiseOp};
 pub use global_pool::GlobalPoolLayer;
 pub use integer_elementwise::IntegerElementwiseLayer;
+pub use lookup::LookupLayer;
 pub use pool::PoolLayer;
 pub use resize::ResizeLayer;
 

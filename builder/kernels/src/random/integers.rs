@@ -7,7 +7,8 @@ use super::layers::{MOST_WORK, UNIT, Window};
 use super::{Memory, Random, TOLERANCE_F16};
 use crate::{
     ConvLayer, DepthwiseLayer, ElementwiseOp, Ends, Extents, GemvLayer, GlobalPoolLayer,
-    IntegerConvLayer, IntegerElementwiseLayer, Layer, Mean, Numbers, PoolLayer, ResizeLayer,
+    IntegerConvLayer, IntegerElementwiseLayer, Layer, LookupLayer, Mean, Numbers, PoolLayer,
+    ResizeLayer,
 };
 
 /// Numbers a kernel reads of integers of a type.
@@ -462,4 +463,27 @@ pub(super) fn resize(random: &mut Random) -> Layer {
         y_pitch: channels + random.pick(&[0, 0, 16, 48]),
         linear: false,
     })
+}
+
+/// Functions of bytes.
+pub(super) fn lookup(random: &mut Random) -> Layer {
+    let (channels, x_pitch) = stored(random, 300);
+    Layer::Lookup(LookupLayer {
+        x: integer(random),
+        y: random.pick(&[DType::I8, DType::U8, DType::F16, DType::F32]),
+        pixels: if random.once_in(6) { 1 } else { random.from_to(2, 3000) },
+        channels,
+        x_pitch,
+        y_pitch: channels + random.pick(&[0, 0, 16, 48]),
+    })
+}
+
+pub(super) fn lookup_memory(l: &LookupLayer, e: Extents, random: &mut Random) -> Memory {
+    let shape = [l.pixels, l.x_pitch, l.channels];
+    Memory {
+        inputs: vec![random.pixels(e.inputs[0], l.x, range(l.x), shape)],
+        constants: vec![random.memory(e.constants[0], l.y, range(l.y), 0..256)],
+        outputs: vec![l.y],
+        tolerance: 0.0,
+    }
 }

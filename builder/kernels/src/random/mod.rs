@@ -190,6 +190,7 @@ pub const GENERATORS: &[(&str, Generator)] = &[
     ("global_pool_i8", integers::global_pool),
     ("elementwise", layers::elementwise),
     ("elementwise_i8", integers::elementwise),
+    ("lookup", integers::lookup),
     ("resize", layers::resize),
     ("resize_i8", integers::resize),
     ("permute", layers::permute),
@@ -223,6 +224,7 @@ impl Layer {
             Layer::GlobalPool(l) if !l.dtype.is_float() => {
                 integers::global_pool_memory(l, self.extents(), random)
             }
+            Layer::Lookup(l) => integers::lookup_memory(l, self.extents(), random),
             Layer::IntegerElementwise(l) => integers::elementwise_memory(l, self.extents(), random),
             Layer::Depthwise(l) => layers::depthwise_memory(l, self.extents(), random),
             Layer::IntegerConv(l) => integers::general_conv_memory(l, self.extents(), random),

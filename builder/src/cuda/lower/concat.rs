@@ -109,6 +109,7 @@ fn makes_picture(graph: &Graph, producers: &HashMap<ValueId, usize>, value: Valu
             | Op::QuantConv(_)
             | Op::QuantBinary(_)
             | Op::QuantPool(_)
+            | Op::Lookup
             | Op::Quantize { .. }
     )
 }

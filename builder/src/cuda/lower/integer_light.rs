@@ -9,7 +9,8 @@ use crate::cuda::pack;
 use crate::cuda::view::{View, granule};
 use crate::graph::{Node, ValueId};
 use tobiuo_kernels::{
-    ElementwiseOp, GlobalPoolLayer, IntegerElementwiseLayer, Layer, Mean, Numbers, PoolLayer,
+    ElementwiseOp, GlobalPoolLayer, IntegerElementwiseLayer, Layer, LookupLayer, Mean, Numbers,
+    PoolLayer,
 };
 
 /// An operand of a function: where it is, what it stands for, and elements from one pixel to the
@@ -232,6 +233,37 @@ impl Lower<'_> {
         let view = self.picture(value)?;
         let pitch = if fact.shape == shape { pitch(&view) } else { 0 };
         Ok(Some(Side { operand: Operand::View(view), numbers, pitch }))
+    }
+
+    pub(super) fn lookup(&mut self, node: &Node) -> Done<()> {
+        let out = node.outputs[0];
+        let table = self.graph.constant(node.inputs[1]).cloned();
+        let table = table.ok_or("its table is no constant")?;
+        // Tables of floats give what floats are stored as.
+        let (dtype, bytes) = match table.as_f32() {
+            Some(values) => (self.dtype, pack::floats(values.iter().copied(), self.dtype)),
+            None => (table.dtype(), table.data().bytes().to_vec()),
+        };
+        let table = self.constant(bytes);
+        let shape = self.graph.shape(out).to_vec();
+        let x = self.view(node.inputs[0])?;
+        let (x, y, pixels, channels) = if self.is_picture(&x) {
+            let y = self.new_picture(out);
+            let channels = y.channels_stored.min(shape[1].next_multiple_of(8));
+            (x, y, shape[0] * shape[2] * shape[3], channels)
+        } else {
+            let x = self.roomy(node.inputs[0], x)?;
+            let y = self.new_rows(dtype, &shape);
+            (x, y, 1, shape.iter().product::<usize>().next_multiple_of(8))
+        };
+        let [x_pitch, y_pitch] = [&x, &y].map(|v| if pixels == 1 { channels } else { pitch(v) });
+        if i32::try_from(channels).is_err() {
+            return Err(format!("{shape:?} is more than 2^31 elements"));
+        }
+        let layer = LookupLayer { x: x.dtype, y: dtype, pixels, channels, x_pitch, y_pitch };
+        self.add(node, Layer::Lookup(layer), vec![Operand::View(x)], &y, vec![table]);
+        self.views.insert(out, y);
+        Ok(())
     }
 
     pub(super) fn quant_pool(&mut self, node: &Node, quant: &QuantPool) -> Done<()> {

@@ -234,6 +234,10 @@ fn functions_and_fully_connected() {
             output: n.output(),
         };
         let sum = n.graph.push1("sum", Op::QuantBinary(op), &[a, b]).unwrap();
+        let to = n.integer();
+        let table = n.bytes(to, &[256]);
+        let table = n.graph.add_constant("table", table);
+        let looked = n.graph.push1("lookup", Op::Lookup, &[sum, table]).unwrap();
         let rows = n.pick(&[1, 3, 9]);
         let depth = n.pick(&[16, 40]);
         let dtype = n.integer();
@@ -247,7 +251,7 @@ fn functions_and_fully_connected() {
         let epilogue = Epilogue { residual: None, activation: n.activation(), output: n.output() };
         let op = Op::QuantGemm(QuantGemm { x_zero_point, epilogue });
         let product = n.graph.push1("gemm", op, &[x, w, m, bias]).unwrap();
-        n.check(&[sum, product], BOTH);
+        n.check(&[sum, product, looked], BOTH);
     }
 }
 
