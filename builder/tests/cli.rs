@@ -383,3 +383,43 @@ fn help_and_version() {
     }
     assert!(ends(0, &["help"]).contains("exit status"));
 }
+
+#[test]
+fn a_dump_builds_and_verifies() {
+    let (folder, engine) = place();
+    let dump =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/chainer/net_classifier");
+    let (d, e) = (text(&dump), text(&engine));
+    let report = json(&["check", d, "--json"]);
+    assert_eq!(report["supported"], true);
+    assert_eq!(report["operators"]["Convolution2DFunction"]["total"], 2);
+    let report = json(&["build", d, "-o", e, "--batch", "2", "--json"]);
+    assert_eq!(report["outputs"][0]["name"], "prob");
+    assert_eq!(report["task"]["task"], "classify");
+    for order in [["verify", e, d], ["verify", d, e]] {
+        ends(0, &order);
+    }
+    // A command line of chainer-trt's builder, with short and with long flags.
+    let other = folder.path().join("other.tobiuo");
+    let o = text(&other);
+    for line in [
+        ["-i", d, "-o", o, "-m", "fp32", "-b", "2", "-w", "4"],
+        ["--dir", d, "--model", o, "--mode", "fp32", "--max-batch", "2", "--workspace", "4"],
+    ] {
+        ends(0, &line);
+        assert_eq!(std::fs::read(&other).unwrap(), std::fs::read(&engine).unwrap());
+        std::fs::remove_file(&other).unwrap();
+    }
+    // The dump itself is not written over.
+    let mine = folder.path().join("dump");
+    std::fs::create_dir(&mine).unwrap();
+    for file in std::fs::read_dir(&dump).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), mine.join(file.file_name())).unwrap();
+    }
+    let words = ends(2, &["build", text(&mine), "-o", text(&mine.join("model.json"))]);
+    assert!(words.contains("overwrite a part of a dump"), "{words}");
+    std::fs::remove_file(mine.join("model.json")).unwrap();
+    let words = ends(4, &["build", text(&mine), "-o", e]);
+    assert!(words.contains("without the model.json of a chainer-trt dump"), "{words}");
+}

@@ -159,7 +159,7 @@ fn shapes_that_disagree() {
         (1, "output_shape", json!([1, 3, 5, 5]), "the dump notes [1, 3, 5, 5]"),
         (2, "output_shape", json!([1, 3, 4]), "the dump notes [1, 3, 4]"),
         (2, "output_names", json!(["a", "b"]), "makes 1 tensors, output_names lists 2"),
-        (2, "output_names", json!([]), "no layer makes 'relu_0'"),
+        (2, "output_names", json!([]), "output_names lists 0"),
     ];
     for (layer, key, value, part) in cases {
         let dump = with(layer, key, value);

@@ -19,8 +19,8 @@ fn pools() {
         ([2, 7, 7], w([3, 3], [1, 1], [1, 1], true)),
         ([2, 8, 8], w([3, 3], [2, 2], [0, 0], true)),
         // An overhang of more than one row, and of different sizes.
-        ([1, 7, 8], w([3, 2], [4, 3], [1, 0], true)),
-        ([1, 5, 5], w([2, 3], [3, 3], [0, 1], true)),
+        ([1, 8, 8], w([3, 2], [4, 3], [1, 0], true)),
+        ([1, 7, 6], w([2, 3], [3, 3], [0, 1], true)),
         // One row, one column, the whole picture.
         ([3, 4, 5], w([1, 5], [1, 1], [0, 0], false)),
         ([3, 4, 5], w([4, 5], [1, 1], [0, 0], true)),

@@ -121,10 +121,10 @@ mod tests {
         let head = Head::new(ANCHORS.to_vec(), 2 * 3 * 5, 3, [64, 96]).unwrap();
         let n = head.boxes();
         let (mut locs, mut objs, mut confs) = (vec![0.0; 4 * n], vec![-20.0; n], vec![0.0; 3 * n]);
-        // Row 1, column 2, anchor 1: centre in the middle of the cell, moved a bit, twice as wide.
+        // Row 1, column 2, anchor 1: centre in the middle of the cell, moved a bit, half as wide.
         let k = (3 + 2) * 5 + 1;
         locs[4 * k + 1] = 2.0;
-        locs[4 * k + 3] = 2f32.ln();
+        locs[4 * k + 3] = 0.5f32.ln();
         objs[k] = 1.0;
         confs[3 * k..3 * k + 3].copy_from_slice(&[90.0, 100.0, 80.0]);
         let mut rows = Vec::new();
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(rows.len(), n * 7);
         let at = &rows[7 * k..7 * k + 7];
         assert!(near(at[0], (2.0 + sigmoid(2.0)) * 32.0) && near(at[1], 1.5 * 32.0));
-        assert!(near(at[2], 3.19275 * 2.0 * 32.0) && near(at[3], 4.00944 * 32.0));
+        assert!(near(at[2], 3.19275 * 0.5 * 32.0) && near(at[3], 4.00944 * 32.0));
         assert!(near(at[5], sigmoid(1.0)) && at[4] < 1e-4 && at[6] < 1e-4);
         // The detector finds that box and nothing else.
         let options = DetectOptions {

@@ -27,8 +27,10 @@ pub fn shift(c: &mut Context<'_, '_>) -> Res<Vec<ValueId>> {
     let mut steps = [0i64; 2];
     for (step, key) in steps.iter_mut().zip(["dy", "dx"]) {
         *step = match c.fields.int(key)? {
-            Some(d) if d != 0 && d.abs() < 1 << 20 => d,
-            Some(d) => return invalid(format!("{key} is {d}, it must not be 0")),
+            Some(d) if (1..1 << 20).contains(&d.unsigned_abs()) => d,
+            Some(d) => {
+                return invalid(format!("{key} is {d}, 1 to 1048575 or their negatives are usual"));
+            }
             None => return invalid(format!("{key} is missing")),
         };
     }
