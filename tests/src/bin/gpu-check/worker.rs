@@ -217,7 +217,9 @@ mod tests {
             let mut checked = 0;
             while checked < 4 {
                 let layer = make(&mut random);
-                assert_eq!(layer.family(), *name);
+                // Integers' generators also make float layers that store integers.
+                let family = layer.family();
+                assert!(family == *name || name.strip_suffix("_i8") == Some(family), "{family}");
                 assert!(!layer.candidates(&target).is_empty(), "{layer:?}");
                 let extents = layer.extents();
                 let bytes: usize = extents.inputs.iter().chain(&extents.outputs).sum();
