@@ -68,15 +68,16 @@ pub fn worth_trying(candidates: &[Candidate], effort: Effort) -> Vec<usize> {
     if effort != Effort::Default || count == candidates.len() {
         return (0..count).collect();
     }
-    let (mut seen, mut take) = (HashSet::new(), vec![false; candidates.len()]);
-    let first =
-        |&i: &usize| seen.insert((candidates[i].grid, candidates[i].block, candidates[i].shared));
-    let tiles: Vec<usize> = (0..candidates.len()).filter(first).take(count * 4 / 5).collect();
-    tiles.iter().for_each(|&i| take[i] = true);
-    let others: Vec<usize> =
-        (0..candidates.len()).filter(|&i| !take[i]).take(count - tiles.len()).collect();
-    others.iter().for_each(|&i| take[i] = true);
-    (0..candidates.len()).filter(|&i| take[i]).collect()
+    let mut seen = HashSet::new();
+    let first = |&i: &usize| {
+        let c = &candidates[i];
+        seen.insert((c.grid, c.block, c.shared))
+    };
+    let mut tried: Vec<usize> = (0..candidates.len()).filter(first).take(count * 4 / 5).collect();
+    let others = (0..candidates.len()).filter(|i| !tried.contains(i)).take(count - tried.len());
+    tried.extend(others.collect::<Vec<_>>());
+    tried.sort_unstable();
+    tried
 }
 
 /// The name of a kernel in caches and records: a hash over its source, which begins with the

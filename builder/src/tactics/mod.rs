@@ -19,10 +19,9 @@ mod timing;
 
 use serde::{Deserialize, Serialize};
 use tobiuo_gpu::{Context, GpuError, Launch, Module};
-use tobiuo_nvrtc::{Compiled, Nvrtc, NvrtcError};
+use tobiuo_nvrtc::{Compiled, NvrtcError};
 
 use crate::cuda::assemble::AssembleError;
-use crate::cuda::lower::Lowering;
 use tobiuo_kernels::{Candidate, ENTRY, Target};
 
 pub use cache::TacticCache;
@@ -209,28 +208,6 @@ impl Tuning {
 /// or `~/.cache/tobiuo/tactics.jsonl`.
 pub fn cache_of_user() -> Option<std::path::PathBuf> {
     Some(files::user_cache()?.join("tactics.jsonl"))
-}
-
-/// Chooses a tactic for every layer of a lowering by timing, without a cache.
-pub fn choose(
-    context: &Context,
-    nvrtc: Nvrtc,
-    lowering: &Lowering,
-    effort: Effort,
-) -> Result<(Vec<Tactic>, Tuning), TacticError> {
-    let compiler = Compiler::new(nvrtc, None);
-    let mut chooser = Chooser {
-        compiler: &compiler,
-        target: &target_of(context),
-        device: Some(context),
-        effort,
-        cache: &mut TacticCache::in_memory(),
-        device_key: "",
-        scratch_limit: None,
-        memory_limit: None,
-        deadline: None,
-    };
-    chooser.choose(lowering, &mut (), 1.0)
 }
 
 /// A candidate's launch geometry. `follows`: another kernel of this graph is in front of it.
