@@ -4,7 +4,8 @@ usage: python3 peers.py [NET ...] [options]      (nets.py names the networks; de
 
   --bin DIR           where tobiuo and tobiuo-builder are (default: beside this file)
   --out DIR           models, engines, peers.json and peers.md go there (default: peers-out)
-  --precisions A,B    ours: fp32,tf32,fp16 (default: all)
+  --precisions A,B    ours: fp32,tf32,fp16,int8 (default: all)
+  --samples N         (16) inputs that INT8 is calibrated on, drawn as the measured one
   --effort E          of our builds: fast, default, max
   --caches DIR        tactic caches of earlier runs; the builds are then not cold
   --rounds N          (5) each contender is measured once a round, in turn
@@ -43,6 +44,11 @@ HERE = Path(__file__).resolve().parent
 # Bytes, arithmetic and launches at FP16 on an H200, and what is wanted there, microseconds.
 FLOOR = {"resnet50": 75, "vgg16": 129, "googlenet": 80, "yolov2": 77, "yolov8n": 84, "mobilenetv2": 57}
 WANTED = {"resnet50": 150, "vgg16": 230, "googlenet": 150, "yolov2": 150, "yolov8n": 190, "mobilenetv2": 110}
+WANTED_INT8 = {"resnet50": 130, "vgg16": 150, "googlenet": 140, "yolov2": 110, "yolov8n": 170, "mobilenetv2": 105}
+# PyTorch eager FP32 to INT8: at the least so many times faster (the ratios of chainer-trt's post).
+LEAST_OF_EAGER = {"vgg16": 3.4, "googlenet": 22.1, "resnet50": 22.4, "yolov2": 4.5}
+# FP16 to INT8: at the least so many times faster; 1.0 elsewhere.
+LEAST_OF_FP16 = {"vgg16": 1.25, "yolov2": 1.25}
 NAMES = {
     "eager_fp32": "PyTorch eager FP32",
     "graph_tf32": "PyTorch CUDA graph TF32",
@@ -51,6 +57,7 @@ NAMES = {
     "ours_fp32": "Tobiuo FP32",
     "ours_tf32": "Tobiuo TF32",
     "ours_fp16": "Tobiuo FP16",
+    "ours_int8": "Tobiuo INT8",
 }
 
 
@@ -160,12 +167,24 @@ class Ours:
             args.builder, "build", model, "-o", self.engine, "--device", "cuda", "--precision", precision,
             "--effort", args.effort, "--tactic-cache", cache, "--no-cache", "--json", "--quiet",
         ]
+        if precision == "int8":
+            # Calibrated once, and apart from the builds that are timed.
+            scales = args.out / f"{name}.calibration"
+            scales.unlink(missing_ok=True)
+            command += ["--calibration-cache", scales]
+            begun = time.monotonic()
+            tool([self.args.builder, "build", model, "-o", args.out / f"{name}-cpu.tobiuo", "--device", "cpu", "--no-cache",
+                  "--precision", "int8", "--with-pass", "merge-siblings", "--calibration", args.out / f"{name}.npz", "--samples", args.samples,
+                  "--calibration-cache", scales, "--json", "--quiet"])
+            self.info["calibration_s"] = time.monotonic() - begun
         for which in ["warm"] if kept else ["cold"] if args.no_warm else ["cold", "warm"]:
             begun = time.monotonic()
             report = tool(command)
             self.info[f"build_{which}_s"] = time.monotonic() - begun
             if which == "cold" or kept:
                 self.info["build_report"] = {k: v for k, v in report.items() if not isinstance(v, (list, dict))}
+                if report.get("int8"):
+                    self.info["int8"] = report["int8"]
         self.info["engine_mib"] = self.engine.stat().st_size / 2**20
 
     def bench(self, replays, *more):
@@ -204,6 +223,9 @@ def network(name, args):
         want = net(x).float().cpu().numpy()
         picture = args.out / f"{name}.npy"
         np.save(picture, x.cpu().numpy())
+        if "int8" in args.precisions:
+            samples = torch.rand(args.samples, *x.shape[1:], generator=torch.Generator().manual_seed(7))
+            np.savez(args.out / f"{name}.npz", input=samples.numpy())
         for precision in args.precisions:
             log(f"{name}: building {precision}")
             try:
@@ -302,8 +324,15 @@ def table(rows, machine):
     add("CUDA graph FP16 / ours FP16, device", lambda r: ratio(r, "graph_fp16"))
     add("wanted FP16 (H200)", lambda r: number(WANTED.get(r["net"])))
     add("floor FP16 (H200)", lambda r: number(FLOOR.get(r["net"])))
+    if any(time_of(r, "ours_int8") for r in rows):
+        both = lambda r, key, which: (time_of(r, key, which), time_of(r, "ours_int8", which))
+        over = lambda r, key, which: number(both(r, key, which)[0] / both(r, key, which)[1], 2) if all(both(r, key, which)) else "-"
+        add("Tobiuo INT8, called", lambda r: number(time_of(r, "ours_int8", "called"), 1))
+        add("wanted INT8 (H200)", lambda r: number(WANTED_INT8.get(r["net"])))
+        add("**ours FP16 / INT8**, device", lambda r: over(r, "ours_fp16", "device"))
+        add("**PyTorch eager FP32 / ours INT8**, called", lambda r: over(r, "eager_fp32", "called"))
     add("ours / floor", lambda r: number((time_of(r, "ours_fp16") or 0) / FLOOR[r["net"]], 2) if time_of(r, "ours_fp16") else "-")
-    for precision in ("fp32", "tf32", "fp16"):
+    for precision in ("fp32", "tf32", "fp16", "int8"):
         if not any(precision in r["ours"] for r in rows):
             continue
         of = lambda r, key: r["ours"].get(precision, {}).get(key)
@@ -322,10 +351,16 @@ def table(rows, machine):
 def judge(row):
     """What is not as it should be."""
     wrong = [f"{row['net']}: {key}: {why.splitlines()[0]}" for key, why in row["failed"].items()]
-    for precision, most in (("fp32", 1e-4), ("tf32", 1e-2), ("fp16", 1e-2)):
+    # Random weights amplify what eight bits lose; a trained network's loss is measured elsewhere.
+    for precision, most in (("fp32", 1e-4), ("tf32", 1e-2), ("fp16", 1e-2), ("int8", 0.3)):
         check = row["checks"].get(f"ours_{precision}")
-        if check and not (check["relative_error"] <= most and check["same_top1"]):
+        if check and not (check["relative_error"] <= most and (check["same_top1"] or precision == "int8")):
             wrong.append(f"{row['net']}: {precision} differs from PyTorch FP32: {check}")
+    for key, which, least in (("ours_fp16", "device", LEAST_OF_FP16.get(row["net"], 1.0)),
+                              ("eager_fp32", "called", LEAST_OF_EAGER.get(row["net"], 1.0))):
+        base, ours = (row["times_us"].get(k, {}).get(which) for k in (key, "ours_int8"))
+        if ours and base and base < least * ours:
+            wrong.append(f"{row['net']}: INT8 is {base / ours:.2f} times as fast as {NAMES[key]}, not {least}")
     ours, base = (row["times_us"].get(k, {}).get("called") for k in ("ours_fp16", "inductor_fp16"))
     least = 2.0 if row["net"] == "resnet50" else 1.5
     if ours and base and base < least * ours:
@@ -338,9 +373,10 @@ def main():
     parser.add_argument("nets", nargs="*")
     parser.add_argument("--bin", type=Path, default=HERE)
     parser.add_argument("--out", type=Path, default=Path("peers-out"))
-    parser.add_argument("--precisions", default="fp32,tf32,fp16", type=lambda t: t.split(","))
+    parser.add_argument("--precisions", default="fp32,tf32,fp16,int8", type=lambda t: t.split(","))
     parser.add_argument("--effort", default="default")
     parser.add_argument("--caches", type=Path)
+    parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--replays", type=int, default=200)
     parser.add_argument("--no-inductor", action="store_true")
@@ -349,7 +385,7 @@ def main():
     unknown = [n for n in args.nets if n not in nets.NETS]
     if unknown:
         parser.error(f"no network is called {unknown[0]}; there are {', '.join(nets.NETS)}")
-    args.tobiuo, args.builder = args.bin / "tobiuo", args.bin / "tobiuo-builder"
+    args.tobiuo, args.builder = args.bin.resolve() / "tobiuo", args.bin.resolve() / "tobiuo-builder"
     for program in (args.tobiuo, args.builder):
         if not program.exists():
             parser.error(f"{program} is missing: --bin names the folder of tobiuo and tobiuo-builder")

@@ -130,14 +130,15 @@ def train(args):
 
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
-    net = build(args.net).to(memory_format=torch.channels_last)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = build(args.net).to(device, memory_format=torch.channels_last)
     steps = args.epochs * (args.pictures // args.batch)
     optimiser = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
-    images, labels = tensors("train", 0, args.pictures)
+    images, labels = (t.to(device) for t in tensors("train", 0, args.pictures))
     for epoch in range(args.epochs):
         net.train()
-        for part in torch.randperm(args.pictures)[: steps // args.epochs * args.batch].split(args.batch):
+        for part in torch.randperm(args.pictures, device=device)[: steps // args.epochs * args.batch].split(args.batch):
             x = (images[part].float() / 255).contiguous(memory_format=torch.channels_last)
             loss = functional.cross_entropy(net(x), labels[part], label_smoothing=0.05)
             optimiser.zero_grad()
@@ -145,7 +146,7 @@ def train(args):
             optimiser.step()
             schedule.step()
         print(f"epoch {epoch + 1}: loss {loss.item():.3f}", flush=True)
-    net.eval()
+    net.to("cpu").eval()
     test, truth = tensors("test", 0, 4000)
     with torch.no_grad():
         right = sum((net(x.float() / 255).argmax(1) == t).sum().item()

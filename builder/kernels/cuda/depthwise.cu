@@ -3,50 +3,128 @@
 // x [BATCH, IH, IW, LDX], w [KH*KW, C] (tap-major), ends [C]: bias, y [BATCH, OH, OW, LDY], res
 // like y with LDR. T is f16 or float, sums are f32; or T is integers from X_ZERO on, w i8, sums are
 // s32 and an end is a multiplier and a bias. Results are stored as Y_KIND says, the residual is as
-// R_KIND says. Filter taps stay in registers; a loaded input pixel serves every output of the
-// column that needs it, so that each input row is read once per thread.
+// R_KIND says.
+//
+// These layers are short: what counts is that nothing waits twice. Filter taps are read before the
+// wait for the layer in front, and all input pixels of a thread are on their way before the first
+// is used, as far as registers go. Of integers four taps of a channel are multiplied at a time
+// (dp4a), bytes being transposed for it; padding then counts as X_ZERO, and X_ZERO times the taps'
+// sum is what a sum begins below 0.
 typedef Numbers<Y_KIND>::Type Y;
 typedef Numbers<R_KIND>::Type R;
 #if T_KIND >= 4
 typedef i8 W;
 typedef float2 End;
-#define INSIDE(v) ((v) - X_ZERO)
 #else
 typedef T W;
 typedef float End;
-#define INSIDE(v) (v)
 #endif
 #define CHUNKS (C_STORED / 8)
 #define COLUMN_BLOCKS ((OW + COLS - 1) / COLS)
 #define TOTAL (BATCH * OH * COLUMN_BLOCKS * CHUNKS)
 #define SPAN ((COLS - 1) * SW + (KW - 1) * DW + 1)
+#define GROUPS ((KW + 3) / 4)
+typedef Pack<T, 8> Eight;
 
-// The inputs of output channels c to c + 7; `p` is at the first of them.
-__device__ __forceinline__ void load_inputs(A* d, const T* p, int c) {
-#if MULTIPLIER == 1
-  load8(d, p);
+// A row of taps of 8 channels: of integers a word has four of one channel.
+#if T_KIND >= 4
+struct Taps {
+  u32 v[GROUPS][8];
+};
+#else
+struct Taps {
+  Eight v[KW];
+};
+#endif
+
+// In registers, in words: taps, sums, and the input pixels of a row.
+constexpr int TAP_WORDS = KH * (int)sizeof(Taps) / 4, SUM_WORDS = COLS * 8, ROW_WORDS = SPAN * (int)sizeof(Eight) / 4;
+constexpr bool EARLY = TAP_WORDS + SUM_WORDS <= 128;
+constexpr bool WHOLE = KH * ROW_WORDS + (EARLY ? TAP_WORDS : TAP_WORDS / KH) + SUM_WORDS <= 168;
+constexpr int ROWS = WHOLE ? KH : 1;
+
+#if T_KIND >= 4
+// Byte k of a, b, c and, unless it is of no use, d in word k.
+__device__ __forceinline__ void transposed(u32* to, bool three, u32 a, u32 b, u32 c, u32 d) {
+  u32 low = __byte_perm(a, b, 0x5140), high = __byte_perm(a, b, 0x7362);
+  if (three) {
+    to[0] = __byte_perm(low, c, 0x4410), to[1] = __byte_perm(low, c, 0x5532);
+    to[2] = __byte_perm(high, c, 0x6610), to[3] = __byte_perm(high, c, 0x7732);
+    return;
+  }
+  u32 low2 = __byte_perm(c, d, 0x5140), high2 = __byte_perm(c, d, 0x7362);
+  to[0] = __byte_perm(low, low2, 0x5410), to[1] = __byte_perm(low, low2, 0x7632);
+  to[2] = __byte_perm(high, high2, 0x5410), to[3] = __byte_perm(high, high2, 0x7632);
+}
+__device__ __forceinline__ int dp4a(u32 x, u32 taps, int sum) {
+  int d;
+#if T_KIND == 4
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(x), "r"(taps), "r"(sum));
+#else
+  asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(x), "r"(taps), "r"(sum));
+#endif
+  return d;
+}
+__device__ __forceinline__ u32 word(const Eight& e, int half) { return ((const u32*)e.v)[half]; }
+#endif
+
+// A row of taps; `p` is at its first one's channel.
+__device__ __forceinline__ void load_taps(Taps& t, const W* p) {
+#if T_KIND >= 4
+#pragma unroll
+  for (int g = 0; g < GROUPS; g++) {
+    uint2 tap[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) tap[j] = g * 4 + j < KW ? *(const uint2*)(p + (g * 4 + j) * C_STORED) : uint2{};
+    transposed(t.v[g], false, tap[0].x, tap[1].x, tap[2].x, tap[3].x);
+    transposed(t.v[g] + 4, false, tap[0].y, tap[1].y, tap[2].y, tap[3].y);
+  }
 #else
 #pragma unroll
-  for (int q = 0; q < 8; q++) {
-    T v = p[(c + q) / MULTIPLIER - c / MULTIPLIER];
-#if T_F16
-    d[q] = to_f32(v);
+  for (int s = 0; s < KW; s++) t.v[s] = load_pack<W, 8>(p + s * C_STORED);
+#endif
+}
+// The inputs of output channels c to c + 7, from `p` on; what counts as 0 outside.
+__device__ __forceinline__ Eight load_inputs(const T* p, int c, bool inside) {
+  Eight d;
+#pragma unroll
+  for (int q = 0; q < 8; q++) d.v[q] = (T)X_ZERO;
+#if MULTIPLIER == 1
+  if (inside) d = load_pack<T, 8>(p);
 #else
-    d[q] = v;
+#pragma unroll
+  for (int q = 0; q < 8; q++)
+    if (inside) d.v[q] = p[(c + q) / MULTIPLIER - c / MULTIPLIER];
+#endif
+  return d;
+}
+// Adds a row of taps times a row of inputs to the sums.
+__device__ __forceinline__ void add_row(A (&acc)[COLS][8], const Taps& taps, const Eight (&in)[SPAN]) {
+#pragma unroll
+  for (int o = 0; o < COLS; o++) {
+#if T_KIND >= 4
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+      // Where there is no tap any pixel will do: its weight is 0.
+      const Eight& a = in[o * SW + g * 4 * DW];
+      const Eight& b = in[o * SW + min(g * 4 + 1, KW - 1) * DW];
+      const Eight& c = in[o * SW + min(g * 4 + 2, KW - 1) * DW];
+      const Eight& d = in[o * SW + min(g * 4 + 3, KW - 1) * DW];
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        u32 x[4];
+        transposed(x, KW <= g * 4 + 3, word(a, half), word(b, half), word(c, half), word(d, half));
+#pragma unroll
+        for (int q = 0; q < 4; q++) acc[o][half * 4 + q] = dp4a(x[q], taps.v[g][half * 4 + q], acc[o][half * 4 + q]);
+      }
+    }
+#else
+#pragma unroll
+    for (int s = 0; s < KW; s++)
+#pragma unroll
+      for (int q = 0; q < 8; q++) acc[o][q] += number(in[o * SW + s * DW].v[q]) * number(taps.v[s].v[q]);
 #endif
   }
-#endif
-#pragma unroll
-  for (int q = 0; q < 8; q++) d[q] = INSIDE(d[q]);
-}
-__device__ __forceinline__ void load_taps(A* d, const W* p) {
-#if T_KIND >= 4
-  uint2 v = *(const uint2*)p;
-#pragma unroll
-  for (int q = 0; q < 8; q++) d[q] = (i8)((q < 4 ? v.x : v.y) >> (q % 4 * 8));
-#else
-  load8(d, p);
-#endif
 }
 // A sum through its end, the residual `r` (an integer's distance from its zero) and the activation.
 __device__ __forceinline__ float finished(A sum, End end, float r) {
@@ -67,48 +145,61 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL(const T* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, const R* res) {
   int i = blockIdx.x * THREADS + threadIdx.x;
   bool mine = i < TOTAL;
+  if (!mine) i = 0;  // reads along, so that nothing branches
   int chunk = i % CHUNKS, rest = i / CHUNKS, block = rest % COLUMN_BLOCKS, oh = rest / COLUMN_BLOCKS % OH, n = rest / COLUMN_BLOCKS / OH;
   int c = chunk * 8, ow0 = block * COLS;
   End end[8];
   A acc[COLS][8];
+  Taps taps[EARLY ? KH : 1];
 #pragma unroll
-  for (int q = 0; q < 8; q++) end[q] = mine ? ends[c + q] : End{};
-  release_dependents();
-  wait_for_producers();
-  if (!mine) return;
+  for (int q = 0; q < 8; q++) end[q] = ends[c + q];
+#pragma unroll
+  for (int r = 0; r < (EARLY ? KH : 1); r++) load_taps(taps[r], w + r * KW * C_STORED + c);
+  if (!EARLY)
+#pragma unroll 1
+    for (int tap = 0; tap < KH * KW; tap++) asm volatile("prefetch.global.L2 [%0];" ::"l"(w + tap * C_STORED + c));
+#if T_KIND >= 4
+  int below[8] = {};
+#pragma unroll
+  for (int r = 0; r < (X_ZERO ? KH : 0); r++) {
+    if (!EARLY) load_taps(taps[0], w + r * KW * C_STORED + c);
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++)
+#pragma unroll
+      for (int q = 0; q < 8; q++)
+        asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(below[q]) : "r"(0x01010101), "r"(taps[EARLY ? r : 0].v[g][q]));
+  }
+#endif
 #pragma unroll
   for (int o = 0; o < COLS; o++)
 #pragma unroll
 #if T_KIND >= 4
-    for (int q = 0; q < 8; q++) acc[o][q] = 0;
+    for (int q = 0; q < 8; q++) acc[o][q] = -X_ZERO * below[q];
 #else
     for (int q = 0; q < 8; q++) acc[o][q] = end[q];
 #endif
+  release_dependents();
+  wait_for_producers();
 #pragma unroll
-  for (int r = 0; r < KH; r++) {
-    int ih = oh * SH - PT + r * DH;
-    if (ih < 0 || ih >= IH) continue;
-    const T* row = x + (u64)((n * IH + ih) * IW) * LDX + c / MULTIPLIER;
-    A taps[KW][8];
+  for (int r0 = 0; r0 < KH; r0 += ROWS) {
+    Eight in[ROWS][SPAN];
 #pragma unroll
-    for (int s = 0; s < KW; s++) load_taps(taps[s], w + (r * KW + s) * C_STORED + c);
+    for (int r = 0; r < ROWS; r++) {
+      int ih = oh * SH - PT + (r0 + r) * DH;
 #pragma unroll
-    for (int v = 0; v < SPAN; v++) {
-      int iw = ow0 * SW - PL + v;
-      A in[8];
-      if (iw >= 0 && iw < IW) load_inputs(in, row + iw * LDX, c);
-      else
+      for (int v = 0; v < SPAN; v++) {
+        int iw = ow0 * SW - PL + v;
+        bool inside = ih >= 0 && ih < IH && iw >= 0 && iw < IW;
+        in[r][v] = load_inputs(x + (u64)((n * IH + ih) * IW + iw) * LDX + c / MULTIPLIER, c, inside);
+      }
+    }
 #pragma unroll
-        for (int q = 0; q < 8; q++) in[q] = 0;
-#pragma unroll
-      for (int o = 0; o < COLS; o++)
-#pragma unroll
-        for (int s = 0; s < KW; s++)
-          if (o * SW + s * DW == v)
-#pragma unroll
-            for (int q = 0; q < 8; q++) acc[o][q] += in[q] * taps[s][q];
+    for (int r = 0; r < ROWS; r++) {
+      if (!EARLY) load_taps(taps[0], w + (r0 + r) * KW * C_STORED + c);
+      add_row(acc, taps[EARLY ? r0 + r : 0], in[r]);
     }
   }
+  if (!mine) return;
 #pragma unroll
   for (int o = 0; o < COLS; o++) {
     int ow = ow0 + o;

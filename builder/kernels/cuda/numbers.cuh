@@ -27,14 +27,18 @@ __device__ __forceinline__ float number(f16 v) { return to_f32(v); }
 __device__ __forceinline__ float number(u8 v) { return (float)(int)v; }
 __device__ __forceinline__ float number(i8 v) { return (float)(int)v; }
 
-// `v` as an integer of a kind: the nearest to v * inverse, ties to even, from zero on, within
-// the type's range.
+// 1.5 * 2^23: a float below 2^22 plus this one has the nearest integer, ties to even, in its low
+// bits. On every GPU additions are eight times as fast as conversions.
+#define ROUNDER 12582912.0f
+
+// `v` as an integer of a kind, in the low byte of what is returned: the nearest to v * inverse, ties
+// to even, from zero on, within the type's range. The range's ends are integers, so that clamping
+// may come first.
 template <int KIND>
 __device__ __forceinline__ int quantised(float v, float inverse, int zero) {
   constexpr int LOW = KIND == 4 ? 0 : -128, HIGH = LOW + 255;
-  int q;
-  asm("cvt.rni.s32.f32 %0, %1;" : "=r"(q) : "f"(__fmul_rn(v, inverse)));
-  return min(max(q, LOW - zero), HIGH - zero) + zero;
+  float t = fminf(fmaxf(__fmul_rn(v, inverse), (float)(LOW - zero)), (float)(HIGH - zero));
+  return __float_as_int(__fadd_rn(t, ROUNDER)) + zero;
 }
 __device__ __forceinline__ u32 bytes2(int a, int b) { return __byte_perm((u32)a, (u32)b, 0x0040); }
 __device__ __forceinline__ u32 bytes4(int a, int b, int c, int d) {

@@ -1,7 +1,7 @@
 //! Numbers as they lie in memory, and the arithmetic of integer layers for the references.
 
 use serde::{Deserialize, Serialize};
-use tobiuo_ops::quant::EXP2;
+use tobiuo_ops::quant::{EXP2, RECIPROCAL};
 use tobiuo_ops::{Activation, Quantization, Requantization};
 use tobiuo_tensor::DType;
 
@@ -146,6 +146,7 @@ pub(crate) fn define_exact(d: &mut Defines) {
     for (i, c) in EXP2.iter().enumerate() {
         d.set(&format!("EXP2_{i}"), float(*c));
     }
+    d.set("RECIPROCAL", format!("{RECIPROCAL:#x}u"));
 }
 
 /// A sum through its filter's multiplier and bias (`ends` holds pairs of f32), as every device

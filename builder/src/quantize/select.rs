@@ -13,6 +13,10 @@ const FIRST: f64 = 0.04;
 /// The same of the layers behind which only outputs are.
 const LAST: f64 = 0.06;
 
+/// Channels up to which a first convolution gains nothing by integers, whatever its share: their
+/// products are of 16 channels at the least.
+const COLOURS: usize = 4;
+
 /// What a node is to calibration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -117,6 +121,14 @@ pub fn ends(graph: &Graph) -> Vec<(usize, &'static str)> {
     let mut kept = Vec::new();
     if cost(&first) <= FIRST * all {
         kept.extend(first.iter().map(|&i| (i, "next to the input, and cheap")));
+    } else {
+        let few = |i: usize| {
+            let node = &graph.nodes[i];
+            let channels = graph.shape(node.inputs[0]).get(1);
+            matches!(node.op, Op::Conv(_)) && channels.is_some_and(|&c| c <= COLOURS)
+        };
+        let colours = first.iter().filter(|&&i| few(i));
+        kept.extend(colours.map(|&i| (i, "reads colours, of which integers' products pad 16")));
     }
     if cost(&last) <= LAST * all {
         last.reverse();

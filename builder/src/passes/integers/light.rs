@@ -154,7 +154,13 @@ impl Rewrite<'_> {
 
     /// What moves elements moves integers: their scale stays.
     fn movement(&mut self, node: &Node) -> Result<bool, GraphError> {
-        let Some((x, _)) = self.integers(node.inputs[0]) else { return Ok(false) };
+        let x = match self.integers(node.inputs[0]) {
+            Some((x, _)) => x,
+            None => match self.early(node)? {
+                Some(x) => x,
+                None => return Ok(false),
+            },
+        };
         let op = match &node.op {
             Op::Pad(Pad { begins, ends, mode: PadMode::Constant { value: 0.0 } }) => Op::Pad(Pad {
                 begins: begins.clone(),
@@ -171,6 +177,25 @@ impl Rewrite<'_> {
         let made = self.new.push(&node.name, op, &inputs, &[name])?[0];
         self.set_integers(node.outputs[0], made, x.q);
         Ok(true)
+    }
+
+    /// The operand as the integers that all users of what `node` moves want, where a convolution
+    /// in floats makes it: it may store them, and fewer bytes move. To round and to move commute,
+    /// to round and to take the largest too.
+    fn early(&mut self, node: &Node) -> Result<Option<Integers>, GraphError> {
+        let v = node.inputs[0];
+        let made = self.producers.get(&v).map(|&i| &self.old.nodes[i].op);
+        let alone = self.users.get(&v).is_some_and(|u| u.len() == 1) && !self.old.is_output(v);
+        let Some(r) = self.stored(node.outputs[0]) else { return Ok(None) };
+        if !(alone && matches!(made, Some(Op::Conv(_)))) || self.old.fact(v).dtype != DType::F32 {
+            return Ok(None);
+        }
+        let plain = self.plain(v)?;
+        let name = format!("{} (Quantize)", self.old.value(v).name);
+        let (scale, zero) = (self.scalar(&name, r.scale), self.zero(&name, r.zero_point, r.to));
+        let op = Op::Quantize { axis: None, to: r.to };
+        let value = self.new.push1(&name, op, &[plain, scale, zero])?;
+        Ok(Some(Integers { value, q: r.quantization() }))
     }
 
     fn concat(&mut self, node: &Node) -> Result<bool, GraphError> {

@@ -158,3 +158,25 @@ fn what_does_not_fit_stays_floats() {
     let y = crate::testing::conv(&mut g, &mut rng, x, 2, conv_op(1, 1, 0, 1));
     assert_eq!(check(g, y, 1e-5), ["Quantize", "Dequantize", "Conv"]);
 }
+
+#[test]
+fn what_a_convolution_in_floats_makes_is_quantised_before_it_is_pooled() {
+    let mut rng = Noise::new(5);
+    let mut g = Graph::new();
+    let x = g.add_input("x", DType::F32, vec![1, 4, 9, 9]);
+    let (w, b) = (rng.tensor(&[6, 4, 3, 3]), rng.tensor(&[6]));
+    let (w, b) = (g.add_constant("w", w), g.add_constant("b", b));
+    let y = g.push1("conv", conv_op(3, 1, 1, 1), &[x, w, b]).unwrap();
+    let pool = Op::Pool(Pool {
+        kind: PoolKind::Max,
+        kernel: vec![3, 3],
+        strides: vec![2, 2],
+        pads: vec![1; 4],
+        dilations: vec![1, 1],
+        ceil_mode: false,
+    });
+    let y = g.push1("pool", pool, &[y]).unwrap();
+    let y = through(&mut g, y, DType::I8, 0.05, 3);
+    let y = conv(&mut g, &mut rng, y, 5, conv_op(1, 1, 0, 1));
+    assert_eq!(check(g, y, 0.05), ["Conv", "Quantize", "MaxPool", "QuantConv"]);
+}
