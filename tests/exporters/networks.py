@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Callable
@@ -14,6 +15,7 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.setdefault("YOLO_VERBOSE", "false")
 
+import compare
 import torch
 import torchvision
 from torch import nn
@@ -21,6 +23,9 @@ from torch import nn
 # Height and width, two each.
 CLASSIFIER_SIZES = ((224, 224), (192, 256))
 DETECTOR_SIZES = ((640, 640), (384, 480))
+
+# Name, and whether `torch.onnx.export` traces symbolically.
+EXPORTERS = (("torch.export", True), ("TorchScript", False))
 
 TORCHVISION = (
     "resnet18",
@@ -58,17 +63,8 @@ class Heads(nn.Module):
 
 
 def pictures(count: int, size: tuple[int, int], seed: int) -> torch.Tensor:
-    """Random pictures in 0..1 with detail of every scale, as photographs have it. In plain noise
-    all places look alike after a few layers, and batch normalisation would blow up what rounding
-    leaves of their differences."""
-    generator = torch.Generator().manual_seed(seed)
-    made = torch.zeros(count, 3, *size)
-    for cells in (2, 4, 8, 16, 32, 64):
-        noise = torch.rand(count, 3, cells, cells, generator=generator) - 0.5
-        made += nn.functional.interpolate(noise, size=size, mode="bilinear", align_corners=True)
-    made += torch.rand(count, 3, *size, generator=generator) - 0.5
-    low, high = made.amin((1, 2, 3), keepdim=True), made.amax((1, 2, 3), keepdim=True)
-    return (made - low) / (high - low)
+    """compare.py's pictures."""
+    return torch.from_numpy(compare.pictures(count, size, seed))
 
 
 def randomise(net: nn.Module, shape: tuple[int, int]) -> nn.Module:
@@ -105,7 +101,12 @@ def torchvision_net(name: str, size: tuple[int, int]) -> nn.Module:
 
 def export_torchvision(name: str, size: tuple[int, int], path: Path, dynamo: bool) -> None:
     """Exports by `torch.onnx.export`, as it is today or by its older, tracing exporter."""
-    net, x = torchvision_net(name, size), pictures(1, size, 9)
+    export_torch(torchvision_net(name, size), size, path, dynamo)
+
+
+def export_torch(net: nn.Module, size: tuple[int, int], path: Path, dynamo: bool) -> None:
+    """`torch.onnx.export` of a module in inference mode."""
+    x = pictures(1, size, 9)
     with warnings.catch_warnings(), open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
         warnings.simplefilter("ignore")
         torch.onnx.export(net, (x,), str(path), dynamo=dynamo)
@@ -158,11 +159,37 @@ def networks() -> list[tuple[str, str, tuple[tuple[int, int], ...], Export]]:
     found: list[tuple[str, str, tuple[tuple[int, int], ...], Export]] = []
     for name in TORCHVISION:
         sizes = ((320, 320), (256, 416)) if name.startswith("ssdlite") else CLASSIFIER_SIZES
-        for exporter, dynamo in (("torch.export", True), ("TorchScript", False)):
+        for exporter, dynamo in EXPORTERS:
             found.append((name, exporter, sizes, lambda s, p, n=name, d=dynamo: export_torchvision(n, s, p, d)))
     found.append(("yolov5n", "yolov5", DETECTOR_SIZES, lambda s, p: export_yolov5("yolov5n", s, p)))
     for name in ULTRALYTICS:
         found.append((name, "Ultralytics", DETECTOR_SIZES, lambda s, p, n=name: export_ultralytics(n, s, p)))
     for name in NMS_FREE:
         found.append((name, "Ultralytics, nms=False", DETECTOR_SIZES, lambda s, p, n=name: export_ultralytics(n, s, p, True)))
+    return found
+
+
+def export_module(make: Callable[[], nn.Module], size: tuple[int, int], path: Path, dynamo: bool) -> None:
+    """As [`export_torchvision`], of a module of our own."""
+    export_torch(randomise(make(), size), size, path, dynamo)
+
+
+def graph_networks() -> list[tuple[str, str, tuple[int, int], Export]]:
+    """What CI runs without PyTorch, at one size: torchvision's but VGG16 (its weights take too long
+    to make up), and detectors of our own. The graphs of Ultralytics and YOLOv5 are not checked in:
+    their licence, AGPL-3.0, is not this project's."""
+    found: list[tuple[str, str, tuple[int, int], Export]] = []
+    sys.path.append(str(Path(__file__).resolve().parents[2] / "bench" / "gpu-kit"))
+    import nets
+    from detectors import Detector
+
+    own = [("yolov2", nets.YOLOv2), ("yolov8n", nets.YOLOv8n)]
+    own += [(f"{head}_head", lambda h=head: Detector(h)) for head in ("anchors", "distances", "best")]
+    for exporter, dynamo in EXPORTERS:
+        for name in TORCHVISION:
+            size = (160, 160) if name.startswith("ssdlite") else (128, 128)
+            if name != "vgg16":
+                found.append((name, exporter, size, lambda s, p, n=name, d=dynamo: export_torchvision(n, s, p, d)))
+        for name, make in own:
+            found.append((name, exporter, (128, 160), lambda s, p, m=make, d=dynamo: export_module(m, s, p, d)))
     return found

@@ -1,0 +1,165 @@
+"""Exporters' graphs without their weights, and with random ones again: what CI has of the table.
+
+usage: graphs.py [--bin DIR] [--work DIR] [--only A,B]
+
+Fills every graph of tests/exporters/graphs with weights of a fixed seed, builds it for the CPU device
+and compares it with ONNX Runtime. Exit status 1 where one does not build or agree.
+
+A graph is written by its exporter (tests/exporters/run --graphs). Of its weights, which are random
+there too, mean, standard deviation and limits are kept in `doc_string`; what compresses well (shapes,
+anchors, small tables) is no weight and stays. Names, order, attributes and opset are the exporter's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import shutil
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from compare import LIMIT, compare, pictures, session
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GRAPHS = Path(__file__).resolve().parent / "graphs"
+MARK = "random "
+# Elements below which a tensor is kept.
+SMALL = 64
+
+
+def is_weight(tensor: onnx.TensorProto) -> bool:
+    """Floats that do not compress."""
+    count = int(np.prod(tensor.dims))
+    if tensor.data_type != onnx.TensorProto.FLOAT or count < SMALL:
+        return False
+    sample = numpy_helper.to_array(tensor).reshape(-1)[:65536].tobytes()
+    return len(zlib.compress(sample)) > len(sample) // 2
+
+
+def described(tensor: onnx.TensorProto) -> tuple[float, float, float, float] | None:
+    """Mean, standard deviation, least and greatest of a weight that was taken out."""
+    if not tensor.doc_string.startswith(MARK):
+        return None
+    mean, deviation, low, high = map(float, tensor.doc_string[len(MARK) :].split())
+    return mean, deviation, low, high
+
+
+def describe(tensor: onnx.TensorProto, *numbers: float) -> None:
+    tensor.doc_string = MARK + " ".join(f"{n:.4g}" for n in numbers)
+
+
+def fill(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph with weights: of a normal distribution, cut off at the limits."""
+    filled = onnx.ModelProto()
+    filled.CopyFrom(model)
+    for seed, tensor in enumerate(filled.graph.initializer):
+        numbers = described(tensor)
+        if numbers is None:
+            continue
+        mean, deviation, low, high = numbers
+        random = np.random.Generator(np.random.PCG64(seed))
+        values = random.standard_normal(int(np.prod(tensor.dims)), dtype=np.float32)
+        values *= np.float32(deviation)
+        values += np.float32(mean)
+        tensor.raw_data = np.clip(values, np.float32(low), np.float32(high), out=values).tobytes()
+        tensor.doc_string = ""
+    return filled
+
+
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph without weights; with those of `fill`, each layer's output is to its input as before."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    graph = bare.graph
+    # Where exporters keep places in their user's files.
+    for thing in [bare, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]:
+        thing.doc_string = ""
+        del thing.metadata_props[:]
+    del graph.value_info[:]
+    for tensor in graph.initializer:
+        if is_weight(tensor):
+            values = numpy_helper.to_array(tensor)
+            describe(tensor, values.mean(), values.std(), values.min(), values.max())
+            for field in ("raw_data", "float_data", "external_data", "data_location"):
+                tensor.ClearField(field)
+    weights = {t.name: t for t in graph.initializer if described(t)}
+    wanted = gains(model, set(weights))
+    for _ in range(3):
+        for name, gain in gains(fill(bare), set(weights)).items():
+            describe(weights[name], *(n * wanted[name] / gain for n in described(weights[name])))
+    return bare
+
+
+def gains(model: onnx.ModelProto, weights: set[str]) -> dict[str, float]:
+    """Of each of these weights, its layer's output by its input (standard deviations)."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    products = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    layers = [n for n in probe.graph.node if n.op_type in products and n.input[1] in weights]
+    known = {v.name for v in [*probe.graph.input, *probe.graph.output]}
+    names = dict.fromkeys(name for n in layers for name in (n.input[0], n.output[0]))
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    runtime = session(probe.SerializeToString())
+    (spec,) = runtime.get_inputs()
+    spread = {spec.name: 0.25}
+    x = pictures(1, tuple(spec.shape[2:]), 3)
+    for output, value in zip(runtime.get_outputs(), runtime.run(None, {spec.name: x})):
+        spread[output.name] = max(float(value.std()), 1e-20)
+    return {n.input[1]: spread[n.output[0]] / spread[n.input[0]] for n in layers}
+
+
+def read(path: Path) -> onnx.ModelProto:
+    return onnx.load_model_from_string(gzip.decompress(path.read_bytes()))
+
+
+def write(model: onnx.ModelProto, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress(model.SerializeToString(), mtime=0))
+
+
+def checks(programs: Path, work: Path, only: list[str]) -> Iterator[tuple[str, str, float]]:
+    """Name, what is wrong, seconds."""
+    for path in sorted(GRAPHS.glob("*.onnx.gz")):
+        name = path.name.removesuffix(".onnx.gz")
+        if only and not any(o in name for o in only):
+            continue
+        begun = time.monotonic()
+        model = work / f"{name}.onnx"
+        try:
+            onnx.save(fill(read(path)), model)
+            off = compare(programs, model, work)
+            wrong = "" if off <= LIMIT else f"error {off:.1e}, over {LIMIT:g}"
+            print(f"{name}: {off:.1e}", flush=True)
+        except Exception as e:  # Reported with the graph's name.
+            wrong = str(e)
+        model.unlink(missing_ok=True)
+        yield name, wrong, time.monotonic() - begun
+
+
+def main() -> int:
+    base = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--bin", type=Path, default=base / "release")
+    parser.add_argument("--work", type=Path, default=base / "exporters-graphs")
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    shutil.rmtree(args.work, ignore_errors=True)
+    args.work.mkdir(parents=True)
+    done = list(checks(args.bin.resolve(), args.work.resolve(), [o for o in args.only.split(",") if o]))
+    bad = [(name, wrong) for name, wrong, _ in done if wrong]
+    for name, wrong in bad:
+        print(f"{name}: {wrong}", file=sys.stderr)
+    print(f"{len(done) - len(bad)} of {len(done)} exporters' graphs agree with ONNX Runtime; {sum(s for *_, s in done):.0f} s")
+    return int(bool(bad) or not done)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
