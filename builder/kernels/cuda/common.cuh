@@ -113,6 +113,30 @@ __device__ __forceinline__ void release_dependents() {
 #endif
 }
 
+// A constant of 4, 8 or a multiple of 16 bytes, read here and not where the compiler would rather
+// have it, behind the wait: it moves loads of what never changes (nc).
+template <class V>
+__device__ __forceinline__ V early(const V* p) {
+  union {
+    V value;
+    u32 words[sizeof(V) / 4];
+  } d;
+  const u32* from = (const u32*)p;
+  if constexpr (sizeof(V) == 4) {
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(d.words[0]) : "l"(from));
+  } else if constexpr (sizeof(V) == 8) {
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(d.words[0]), "=r"(d.words[1]) : "l"(from));
+  } else {
+    static_assert(sizeof(V) % 16 == 0, "whole pieces");
+#pragma unroll
+    for (int i = 0; i < (int)sizeof(V) / 4; i += 4)
+      asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(d.words[i]), "=r"(d.words[i + 1]), "=r"(d.words[i + 2]), "=r"(d.words[i + 3])
+                   : "l"(from + i));
+  }
+  return d.value;
+}
+
 // Where k of filter n lies among a convolution's packed weights: blocks of 128 bytes of k, in each
 // a row for each filter, so that a tile's rows follow one another in memory; a row's 16-byte
 // pieces are swizzled as in shared memory. In elements of `size` bytes.

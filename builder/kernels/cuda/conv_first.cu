@@ -31,6 +31,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, Y* y) {
   __shared__ __align__(16) uint2 patch[PATCH_H * PATCH_W];
   __shared__ __align__(16) Y out[WARPS][16 * OUT_PITCH];
+  release_dependents();
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, row = lane / 4, pair = lane % 4;
   const int ox0 = blockIdx.x * TILE_W, oy0 = blockIdx.y * TILE_H, image = blockIdx.z;
 
@@ -43,7 +44,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         int k = pair * 2 + h * 8, f = j * 8 + row;
-        b[r][j][h] = f < OC && k < TAPS_ROW ? *(const u32*)(w + weight_at(f, r * TAPS_ROW + k, OC_STORED, 2)) : 0;
+        b[r][j][h] = f < OC && k < TAPS_ROW ? early((const u32*)(w + weight_at(f, r * TAPS_ROW + k, OC_STORED, 2))) : 0;
       }
   float bias_of[N_TILES][2];
 #pragma unroll
@@ -51,9 +52,8 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 #pragma unroll
     for (int q = 0; q < 2; q++) {
       int f = j * 8 + pair * 2 + q;
-      bias_of[j][q] = f < OC ? bias[f] : 0.0f;
+      bias_of[j][q] = f < OC ? early(bias + f) : 0.0f;
     }
-  release_dependents();
   wait_for_producers();
   const u32 at = (u32)__cvta_generic_to_shared(patch);
   for (int i = tid; i < PATCH_H * PATCH_W; i += THREADS) {

@@ -5,11 +5,11 @@
 // s32 and an end is a multiplier and a bias. Results are stored as Y_KIND says, the residual is as
 // R_KIND says.
 //
-// These layers are short: what counts is that nothing waits twice. Filter taps are read before the
-// wait for the layer in front, and all input pixels of a thread are on their way before the first
-// is used, as far as registers go. Of integers four taps of a channel are multiplied at a time
-// (dp4a), bytes being transposed for it; padding then counts as X_ZERO, and X_ZERO times the taps'
-// sum is what a sum begins below 0.
+// These layers are short: what counts is that nothing waits twice. Filter taps are on their way
+// before the wait for the layer in front, and all input pixels of a thread before the first tap or
+// pixel is used, as far as registers go. Of integers four taps of a channel are multiplied at a
+// time (dp4a), bytes being transposed for it; padding then counts as X_ZERO, and X_ZERO times the
+// taps' sum is taken away again.
 typedef Numbers<Y_KIND>::Type Y;
 typedef Numbers<R_KIND>::Type R;
 #if T_KIND >= 4
@@ -24,18 +24,16 @@ typedef float End;
 #define TOTAL (BATCH * OH * COLUMN_BLOCKS * CHUNKS)
 #define SPAN ((COLS - 1) * SW + (KW - 1) * DW + 1)
 #define GROUPS ((KW + 3) / 4)
-typedef Pack<T, 8> Eight;
 
-// A row of taps of 8 channels: of integers a word has four of one channel.
+// 8 channels of a pixel, or of a tap.
 #if T_KIND >= 4
-struct Taps {
-  u32 v[GROUPS][8];
-};
+typedef uint2 Eight;
 #else
-struct Taps {
+typedef Pack<T, 8> Eight;
+#endif
+struct Taps {  // a row
   Eight v[KW];
 };
-#endif
 
 // In registers, in words: taps, sums, and the input pixels of a row.
 constexpr int TAP_WORDS = KH * (int)sizeof(Taps) / 4, SUM_WORDS = COLS * 8, ROW_WORDS = SPAN * (int)sizeof(Eight) / 4;
@@ -65,30 +63,34 @@ __device__ __forceinline__ int dp4a(u32 x, u32 taps, int sum) {
 #endif
   return d;
 }
-__device__ __forceinline__ u32 word(const Eight& e, int half) { return ((const u32*)e.v)[half]; }
+__device__ __forceinline__ u32 word(Eight e, int half) { return half ? e.y : e.x; }
 #endif
 
 // A row of taps; `p` is at its first one's channel.
 __device__ __forceinline__ void load_taps(Taps& t, const W* p) {
-#if T_KIND >= 4
 #pragma unroll
-  for (int g = 0; g < GROUPS; g++) {
-    uint2 tap[4];
-#pragma unroll
-    for (int j = 0; j < 4; j++) tap[j] = g * 4 + j < KW ? *(const uint2*)(p + (g * 4 + j) * C_STORED) : uint2{};
-    transposed(t.v[g], false, tap[0].x, tap[1].x, tap[2].x, tap[3].x);
-    transposed(t.v[g] + 4, false, tap[0].y, tap[1].y, tap[2].y, tap[3].y);
-  }
-#else
-#pragma unroll
-  for (int s = 0; s < KW; s++) t.v[s] = load_pack<W, 8>(p + s * C_STORED);
-#endif
+  for (int s = 0; s < KW; s++) t.v[s] = early((const Eight*)(p + s * C_STORED));
 }
+struct __align__(16) Ends {
+  End v[8];
+};
 // The inputs of output channels c to c + 7, from `p` on; what counts as 0 outside.
 __device__ __forceinline__ Eight load_inputs(const T* p, int c, bool inside) {
-  Eight d;
+#if T_KIND >= 4
+  constexpr u32 ZEROS = (u32)(u8)X_ZERO * 0x01010101u;
+  Eight d = make_uint2(ZEROS, ZEROS);
+#if MULTIPLIER == 1
+  if (inside) d = *(const uint2*)p;
+#else
+  if (inside) {
+    u32 b[8];
 #pragma unroll
-  for (int q = 0; q < 8; q++) d.v[q] = (T)X_ZERO;
+    for (int q = 0; q < 8; q++) b[q] = (u8)p[(c + q) / MULTIPLIER - c / MULTIPLIER];
+    d = make_uint2(b[0] | b[1] << 8 | b[2] << 16 | b[3] << 24, b[4] | b[5] << 8 | b[6] << 16 | b[7] << 24);
+  }
+#endif
+#else
+  Eight d = {};
 #if MULTIPLIER == 1
   if (inside) d = load_pack<T, 8>(p);
 #else
@@ -96,35 +98,52 @@ __device__ __forceinline__ Eight load_inputs(const T* p, int c, bool inside) {
   for (int q = 0; q < 8; q++)
     if (inside) d.v[q] = p[(c + q) / MULTIPLIER - c / MULTIPLIER];
 #endif
+#endif
   return d;
 }
 // Adds a row of taps times a row of inputs to the sums.
 __device__ __forceinline__ void add_row(A (&acc)[COLS][8], const Taps& taps, const Eight (&in)[SPAN]) {
-#pragma unroll
-  for (int o = 0; o < COLS; o++) {
 #if T_KIND >= 4
 #pragma unroll
-    for (int g = 0; g < GROUPS; g++) {
+  for (int g = 0; g < GROUPS; g++) {
+    u32 w[8];
+    Eight tap[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) tap[j] = g * 4 + j < KW ? taps.v[min(g * 4 + j, KW - 1)] : uint2{};
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+      transposed(w + half * 4, false, word(tap[0], half), word(tap[1], half), word(tap[2], half), word(tap[3], half));
+    int away[8] = {};
+    if (X_ZERO)
+#pragma unroll
+      for (int q = 0; q < 8; q++) asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(away[q]) : "r"(0x01010101), "r"(w[q]));
+#pragma unroll
+    for (int o = 0; o < COLS; o++) {
       // Where there is no tap any pixel will do: its weight is 0.
-      const Eight& a = in[o * SW + g * 4 * DW];
-      const Eight& b = in[o * SW + min(g * 4 + 1, KW - 1) * DW];
-      const Eight& c = in[o * SW + min(g * 4 + 2, KW - 1) * DW];
-      const Eight& d = in[o * SW + min(g * 4 + 3, KW - 1) * DW];
+      Eight a = in[o * SW + g * 4 * DW];
+      Eight b = in[o * SW + min(g * 4 + 1, KW - 1) * DW];
+      Eight c = in[o * SW + min(g * 4 + 2, KW - 1) * DW];
+      Eight d = in[o * SW + min(g * 4 + 3, KW - 1) * DW];
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         u32 x[4];
         transposed(x, KW <= g * 4 + 3, word(a, half), word(b, half), word(c, half), word(d, half));
 #pragma unroll
-        for (int q = 0; q < 4; q++) acc[o][half * 4 + q] = dp4a(x[q], taps.v[g][half * 4 + q], acc[o][half * 4 + q]);
+        for (int q = 0; q < 4; q++) {
+          int& sum = acc[o][half * 4 + q];
+          sum = dp4a(x[q], w[half * 4 + q], sum) - X_ZERO * away[half * 4 + q];
+        }
       }
     }
+  }
 #else
+#pragma unroll
+  for (int o = 0; o < COLS; o++)
 #pragma unroll
     for (int s = 0; s < KW; s++)
 #pragma unroll
       for (int q = 0; q < 8; q++) acc[o][q] += number(in[o * SW + s * DW].v[q]) * number(taps.v[s].v[q]);
 #endif
-  }
 }
 // A sum through its end, the residual `r` (an integer's distance from its zero) and the activation.
 __device__ __forceinline__ float finished(A sum, End end, float r) {
@@ -143,42 +162,28 @@ __device__ __forceinline__ float finished(A sum, End end, float r) {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL(const T* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, const R* res) {
+  release_dependents();
   int i = blockIdx.x * THREADS + threadIdx.x;
   bool mine = i < TOTAL;
   if (!mine) i = 0;  // reads along, so that nothing branches
   int chunk = i % CHUNKS, rest = i / CHUNKS, block = rest % COLUMN_BLOCKS, oh = rest / COLUMN_BLOCKS % OH, n = rest / COLUMN_BLOCKS / OH;
   int c = chunk * 8, ow0 = block * COLS;
-  End end[8];
   A acc[COLS][8];
   Taps taps[EARLY ? KH : 1];
-#pragma unroll
-  for (int q = 0; q < 8; q++) end[q] = ends[c + q];
+  const Ends end = early((const Ends*)(ends + c));
 #pragma unroll
   for (int r = 0; r < (EARLY ? KH : 1); r++) load_taps(taps[r], w + r * KW * C_STORED + c);
   if (!EARLY)
 #pragma unroll 1
     for (int tap = 0; tap < KH * KW; tap++) asm volatile("prefetch.global.L2 [%0];" ::"l"(w + tap * C_STORED + c));
-#if T_KIND >= 4
-  int below[8] = {};
-#pragma unroll
-  for (int r = 0; r < (X_ZERO ? KH : 0); r++) {
-    if (!EARLY) load_taps(taps[0], w + r * KW * C_STORED + c);
-#pragma unroll
-    for (int g = 0; g < GROUPS; g++)
-#pragma unroll
-      for (int q = 0; q < 8; q++)
-        asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(below[q]) : "r"(0x01010101), "r"(taps[EARLY ? r : 0].v[g][q]));
-  }
-#endif
 #pragma unroll
   for (int o = 0; o < COLS; o++)
 #pragma unroll
 #if T_KIND >= 4
-    for (int q = 0; q < 8; q++) acc[o][q] = -X_ZERO * below[q];
+    for (int q = 0; q < 8; q++) acc[o][q] = 0;
 #else
-    for (int q = 0; q < 8; q++) acc[o][q] = end[q];
+    for (int q = 0; q < 8; q++) acc[o][q] = end.v[q];
 #endif
-  release_dependents();
   wait_for_producers();
 #pragma unroll
   for (int r0 = 0; r0 < KH; r0 += ROWS) {
@@ -208,7 +213,7 @@ KERNEL(const T* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
     float add[8], v[8];
     if (RESIDUAL) load_numbers<R_KIND>(add, res + pixel * LDR + c, R_ZERO);
 #pragma unroll
-    for (int q = 0; q < 8; q++) v[q] = finished(acc[o][q], end[q], RESIDUAL ? add[q] : 0.0f);
+    for (int q = 0; q < 8; q++) v[q] = finished(acc[o][q], end.v[q], RESIDUAL ? add[q] : 0.0f);
     store_numbers<Y_KIND>(y + pixel * LDY + c, v, Y_INVERSE, Y_ZERO);
   }
 }

@@ -69,9 +69,12 @@ KERNEL(const T* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y) 
         weights[u][r] = p < PIECES && o0 + r < O ? __ldcs((const uint4*)(w + (u64)(o0 + r) * K_STORED + p * PIECE)) : make_uint4(0, 0, 0, 0);
     }
   };
+  release_dependents();
   int p0 = part * 32 + lane;
   fetch(p0);  // weights do not wait for the layer before
-  release_dependents();
+  const bool stores = part == 0 && lane < ROWS * BATCH && o0 + lane / BATCH < O;
+  End end = {};
+  if (stores) end = early(ends + o0 + lane / BATCH);
   wait_for_producers();
   for (; p0 < PIECES; p0 += UNROLL * 32 * SPLIT) {
 #pragma unroll
@@ -101,21 +104,18 @@ KERNEL(const T* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y) 
     }
   if (SPLIT > 1) __syncthreads();
   else __syncwarp();
-  if (part == 0 && lane < ROWS * BATCH) {
-    int r = lane / BATCH, b = lane % BATCH, o = o0 + r;
-    if (o < O) {
+  if (stores) {
 #if T_KIND >= 4
-      int sum = 0;
+    int sum = 0;
 #pragma unroll
-      for (int s = 0; s < SPLIT; s++) sum += sums[warp + s][lane];
-      float v = activate_exact<ACT>(__fmaf_rn((float)sum, ends[o].x, ends[o].y), ACT_A, ACT_B);
+    for (int s = 0; s < SPLIT; s++) sum += sums[warp + s][lane];
+    float v = activate_exact<ACT>(__fmaf_rn((float)sum, end.x, end.y), ACT_A, ACT_B);
 #else
-      float v = ends[o];
+    float v = end;
 #pragma unroll
-      for (int s = 0; s < SPLIT; s++) v += sums[warp + s][lane];
-      v = activate<ACT>(v, ACT_A, ACT_B);
+    for (int s = 0; s < SPLIT; s++) v += sums[warp + s][lane];
+    v = activate<ACT>(v, ACT_A, ACT_B);
 #endif
-      y[(u64)b * LDY + o] = stored(v);
-    }
+    y[(u64)(lane % BATCH) * LDY + o0 + lane / BATCH] = stored(v);
   }
 }
