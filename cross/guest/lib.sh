@@ -20,7 +20,7 @@ await() {
     shift
     until "$@"; do
         [ "$(seconds)" -lt $deadline ] || fail "not within the time: $*"
-        sleep 0.1
+        sleep "${poll:-0.1}"
     done
 }
 

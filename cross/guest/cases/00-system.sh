@@ -1,5 +1,5 @@
 . /board/lib.sh
-/usr/lib/aarch64-linux-gnu/libc.so.6 >/tmp/libc
+/lib/aarch64-linux-gnu/libc.so.6 >/tmp/libc
 has /tmp/libc 'version 2.31'
 for module in rc-core mc cec videodev v4l2-dv-timings videobuf2-common videobuf2-memops \
     videobuf2-v4l2 videobuf2-vmalloc videobuf2-dma-contig v4l2-tpg; do

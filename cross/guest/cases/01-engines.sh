@@ -2,7 +2,7 @@
 . /board/lib.sh
 provision() {
     # As systemd reads it: %C is the cache, words of $PROVISION_OPTIONS are arguments.
-    command=$(sed -n 's/^ExecStart=//p' /board/tobiuo-provision.service | sed 's,%C,/var/cache,g')
+    command=$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/tobiuo-provision.service | sed 's,%C,/var/cache,g')
     eval "$command" >/tmp/provision 2>&1 || fail "$command: $(cat /tmp/provision)"
 }
 mkdir -p /etc/tobiuo $engines

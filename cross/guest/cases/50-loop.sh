@@ -19,7 +19,8 @@ camera --frames 1 --json >/tmp/file.json 2>/tmp/camera.log || fail "$(cat /tmp/c
 run detector '/dev/video0?format=RGB3' --width 640 --height 480 --timeout 20
 await 200 gave 1
 memory detector >/tmp/memory
-stop 120
+# Not stopped well, as in other cases: the network takes long here.
+kill -9 $pid
 kill $player
 [ -n "$(found /tmp/file.json)" ] || fail "nothing is found in the file"
 [ "$(found /tmp/run.json)" = "$(found /tmp/file.json)" ] ||

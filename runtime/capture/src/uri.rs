@@ -101,7 +101,8 @@ impl Address {
         if path.is_empty() {
             return Err(CaptureError::new(Kind::Usage, uri, "no file is named"));
         }
-        if path.starts_with("/dev/video") || path.starts_with("/dev/v4l/") {
+        // Also names that udev gives, which are away while the camera is.
+        if path.starts_with("/dev/") && !path.starts_with("/dev/shm/") {
             return CameraAddress::parse(uri, path).map(Self::V4l2);
         }
         let place = Path::new(path);
@@ -280,6 +281,14 @@ mod tests {
         assert_eq!(
             parse("v4l2://3?memory=userptr"),
             camera("/dev/video3", BufferMemory::User, None)
+        );
+        assert_eq!(
+            parse("/dev/tobiuo/by-path/platform-3610000.usb-usb-0:2.1:1.0"),
+            camera(
+                "/dev/tobiuo/by-path/platform-3610000.usb-usb-0:2.1:1.0",
+                BufferMemory::Mapped,
+                None
+            )
         );
         assert_eq!(
             parse("/dev/v4l/by-id/x?format=mjpg&memory=mmap"),
