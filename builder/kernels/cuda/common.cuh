@@ -115,21 +115,21 @@ __device__ __forceinline__ void release_dependents() {
 
 // A constant of 4, 8 or a multiple of 16 bytes, read here and not where the compiler would rather
 // have it, behind the wait: it moves loads of what never changes (nc).
-template <class V>
-__device__ __forceinline__ V early(const V* p) {
+template <class Constant>
+__device__ __forceinline__ Constant early(const Constant* p) {
   union {
-    V value;
-    u32 words[sizeof(V) / 4];
+    Constant value;
+    u32 words[sizeof(Constant) / 4];
   } d;
   const u32* from = (const u32*)p;
-  if constexpr (sizeof(V) == 4) {
+  if constexpr (sizeof(Constant) == 4) {
     asm volatile("ld.global.u32 %0, [%1];" : "=r"(d.words[0]) : "l"(from));
-  } else if constexpr (sizeof(V) == 8) {
+  } else if constexpr (sizeof(Constant) == 8) {
     asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(d.words[0]), "=r"(d.words[1]) : "l"(from));
   } else {
-    static_assert(sizeof(V) % 16 == 0, "whole pieces");
+    static_assert(sizeof(Constant) % 16 == 0, "whole pieces");
 #pragma unroll
-    for (int i = 0; i < (int)sizeof(V) / 4; i += 4)
+    for (int i = 0; i < (int)sizeof(Constant) / 4; i += 4)
       asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                    : "=r"(d.words[i]), "=r"(d.words[i + 1]), "=r"(d.words[i + 2]), "=r"(d.words[i + 3])
                    : "l"(from + i));
