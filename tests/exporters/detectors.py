@@ -90,7 +90,8 @@ class Detector(nn.Module):
         widths = (32, 48, 64)
         self.head, self.backbone = head, Backbone(widths)
         outputs = 3 * (5 + CLASSES) if head == "anchors" else 4 * BINS + CLASSES
-        self.outputs = nn.ModuleList(nn.Conv2d(c, outputs, 1) for c in widths)
+        # Normalised, so that scores are not all 0 or 1.
+        self.outputs = nn.ModuleList(nn.Sequential(nn.Conv2d(c, outputs, 1), nn.BatchNorm2d(outputs)) for c in widths)
         self.register_buffer("sizes", torch.tensor([[[10.0, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]],
                                                     [[116, 90], [156, 198], [373, 326]]]))
 

@@ -9,7 +9,7 @@ usage: exporters.py [--bin DIR] [--work DIR] [--only A,B] [--cuda SM] [--again] 
   --cuda SM    also build at the first size for this GPU, which need not be here; needs NVRTC
                (default 87; 0: do not)
   --again      also what has its result in the work folder already: a run that was cut goes on
-  --keep       leave models there
+  --keep       leave models there, where --graphs finds them
   --write FILE puts the table between its marks in that file; lines that were not measured stay
   --graphs DIR writes the graphs that CI runs, without their weights (graphs.py)
 
@@ -64,14 +64,14 @@ def row(programs: Path, file: Path, name: str, exporter: str, size: tuple[int, i
         try:
             export(size, model)
         except Exception as e:  # Whatever an exporter throws is its reason.
-            made.update(exported=False, reason=f"the exporter refuses: {(str(e) or repr(e)).splitlines()[0]}")
+            made.update(exported=False, reason=f"the exporter refuses: {(str(e) or repr(e)).splitlines()[0].split('. ')[0]}")
     if made["exported"]:
         made["nodes"] = len(onnx.load(model, load_external_data=False).graph.node)
     if made["exported"] and not compared:
         try:
-            made["error"] = compare(programs, model, work)
-            if made["error"] > LIMIT:
-                made["reason"] = f"error {made['error']:.1e}, over {LIMIT:g}"
+            made["error"], made["limit"] = compare(programs, model, work)
+            if made["error"] > made["limit"]:
+                made["reason"] = f"error {made['error']:.1e}, over {made['limit']:.1e}"
         except Exception as e:
             made["reason"] = str(e).replace(str(model), "")
     if made["exported"] and not lowered:
@@ -96,11 +96,17 @@ def table(rows: list[dict], versions: dict[str, str], sm: str, before: str) -> s
         if not of:
             lines += filter(None, [old.get((f"| {name}", exporter))])
             continue
-        cells = [f"{r['size']}: " + (f"{r['error']:.1e}" if not r["reason"] else r["reason"]) for r in of]
+        cells = [f"{r['size']}: {r['reason'] or measured(r)}" for r in of]
         kernels = [r["cuda_reason"] or r["kernels"] for r in of if r["cuda_reason"] or r["kernels"]]
         nodes = dict.fromkeys(str(r["nodes"]) for r in of if r["exported"])
         lines.append(f"| {name} | {exporter} | {', '.join(nodes)} | {'; '.join(cells)} | {', '.join(kernels)} |")
     return "\n".join(lines) + "\n"
+
+
+def measured(row: dict) -> str:
+    """The error, and where the network magnifies rounding, by how much."""
+    limit = row.get("limit", LIMIT)
+    return f"{row['error']:.1e}" + (f" (rounding: {limit:.1e})" if limit > LIMIT else "")
 
 
 def versions() -> dict[str, str]:
@@ -112,25 +118,22 @@ def versions() -> dict[str, str]:
 
 
 def write_graphs(folder: Path, work: Path, only: list[str]) -> int:
-    """Writes the graphs that are checked in; total and refusals are printed."""
+    """Writes the graphs that are checked in."""
     import graphs
 
     total = 0
     for name, exporter, size, export in graph_networks():
         if only and not any(o in f"{name} {exporter}" for o in only):
             continue
-        model = work / "graph.onnx"
-        try:
+        # As row() leaves it.
+        model = work / f"{name}-{exporter}-{size[0]}x{size[1]}" / "model.onnx"
+        if not model.exists():
+            model.parent.mkdir(exist_ok=True)
             export(size, model)
-        except Exception as e:  # Whatever an exporter throws is its reason.
-            print(f"{name} {exporter}: the exporter refuses: {(str(e) or repr(e)).splitlines()[0]}")
-            continue
         path = folder / f"{name}.{exporter}.onnx.gz"
         graphs.write(graphs.strip(onnx.load(model)), path)
         total += path.stat().st_size
         print(f"{path.name}: {path.stat().st_size} bytes", flush=True)
-        for left in work.glob("graph.onnx*"):
-            left.unlink()
     print(f"{total} bytes in all")
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -22,6 +23,7 @@ from torch import nn
 
 # Height and width, two each.
 CLASSIFIER_SIZES = ((224, 224), (192, 256))
+SSD_SIZES = ((320, 320), (256, 416))
 DETECTOR_SIZES = ((640, 640), (384, 480))
 
 # Name, and whether `torch.onnx.export` traces symbolically.
@@ -79,6 +81,9 @@ def randomise(net: nn.Module, shape: tuple[int, int]) -> nn.Module:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.uniform_(module.bias, -0.1, 0.1)
+        if re.search(r"cv3\.\d+\.2$", name):
+            # Ultralytics' class scores: not all so near 1 that any box is as good as another.
+            nn.init.kaiming_normal_(module.weight, a=4, nonlinearity="leaky_relu")
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.8, 1.2)
             nn.init.uniform_(module.bias, -0.2, 0.2)
@@ -158,7 +163,7 @@ def networks() -> list[tuple[str, str, tuple[tuple[int, int], ...], Export]]:
     """Name, exporter, sizes, and what writes the file for a size."""
     found: list[tuple[str, str, tuple[tuple[int, int], ...], Export]] = []
     for name in TORCHVISION:
-        sizes = ((320, 320), (256, 416)) if name.startswith("ssdlite") else CLASSIFIER_SIZES
+        sizes = SSD_SIZES if name.startswith("ssdlite") else CLASSIFIER_SIZES
         for exporter, dynamo in EXPORTERS:
             found.append((name, exporter, sizes, lambda s, p, n=name, d=dynamo: export_torchvision(n, s, p, d)))
     found.append(("yolov5n", "yolov5", DETECTOR_SIZES, lambda s, p: export_yolov5("yolov5n", s, p)))
@@ -187,7 +192,7 @@ def graph_networks() -> list[tuple[str, str, tuple[int, int], Export]]:
     own += [(f"{head}_head", lambda h=head: Detector(h)) for head in ("anchors", "distances", "best")]
     for exporter, dynamo in EXPORTERS:
         for name in TORCHVISION:
-            size = (160, 160) if name.startswith("ssdlite") else (128, 128)
+            size = SSD_SIZES[0] if name.startswith("ssdlite") else CLASSIFIER_SIZES[0]
             if name != "vgg16":
                 found.append((name, exporter, size, lambda s, p, n=name, d=dynamo: export_torchvision(n, s, p, d)))
         for name, make in own:

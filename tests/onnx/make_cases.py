@@ -5,8 +5,10 @@
     cargo run --release -p conformance --bin onnx-cases -- target/onnx-cases
 
 Two kinds: `node`, which the package computes, and `pytorch`, the converted PyTorch layers that
-lie in it. One folder a case: model.onnx, input_I.npy, output_I.npy. Operands that decide a shape, a
-place or a type (a Reshape's shape, a Slice's starts, ...) become constants: all three are static.
+lie in it. One folder a case: model.onnx, input_I.npy, output_I.npy, and shapes.tsv where an input's
+first axis has size 0, which the importer takes as the batch unless it is told. Operands that decide a
+shape, a place or a type (a Reshape's shape, a Slice's starts, ...) become constants: all three are
+static. So do scales and zero points of quantised tensors, and a quantised convolution's weights.
 cases.tsv lists every case: name, kind, opset, operators, element types, and why it was not
 written.
 """
@@ -32,6 +34,8 @@ STATIC = {
     "ReduceSumSquare": [1], "ReduceLogSum": [1], "ReduceLogSumExp": [1],
     "NonZero": [0], "Trilu": [1], "If": [0], "CastLike": [1], "OneHot": [1], "Scatter": [1],
     "ScatterElements": [1], "ScatterND": [1], "CumSum": [1], "CumProd": [1],
+    "QuantizeLinear": [1, 2], "DequantizeLinear": [1, 2], "QLinearConv": [1, 2, 3, 4, 5, 6, 7],
+    "QLinearMatMul": [1, 2, 4, 5, 6, 7],
 }
 # What NumPy can store.
 STORED = ("float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool")
@@ -120,6 +124,7 @@ def write(folder: Path, model: onnx.ModelProto, inputs: Sequence, outputs: Seque
             if i < len(node.input):
                 static.add(node.input[i])
     kept = []
+    empty = []
     for name, value in zip(names, inputs):
         if name in static:
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
@@ -127,8 +132,12 @@ def write(folder: Path, model: onnx.ModelProto, inputs: Sequence, outputs: Seque
             model.graph.input.remove(entry)
         else:
             kept.append(np.asarray(value))
+            if np.shape(value)[:1] == (0,):
+                empty.append("\t".join([name, *map(str, np.shape(value))]) + "\n")
     folder.mkdir(parents=True)
     onnx.save(model, folder / "model.onnx")
+    if empty:
+        (folder / "shapes.tsv").write_text("".join(empty))
     for kind, values in (("input", kept), ("output", outputs)):
         for i, value in enumerate(values):
             np.save(folder / f"{kind}_{i}.npy", np.ascontiguousarray(value).reshape(np.shape(value)))

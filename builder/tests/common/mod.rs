@@ -33,7 +33,8 @@ pub fn run_by(
     by: impl FnOnce(Graph, &[(&str, &Tensor)]) -> Result<Vec<Tensor>, String>,
 ) -> Result<(), String> {
     let model = folder.join("model.onnx");
-    let graph = import(&model, &ImportOptions::default()).map_err(|e| e.to_string())?;
+    let options = ImportOptions { input_shapes: shapes(folder)?, ..ImportOptions::default() };
+    let graph = import(&model, &options).map_err(|e| e.to_string())?;
     let names: Vec<String> = graph.outputs.iter().map(|(name, _)| name.clone()).collect();
     let mut inputs = Vec::new();
     for (i, &id) in graph.inputs.iter().enumerate() {
@@ -50,6 +51,22 @@ pub fn run_by(
         compare(got, &want, limit).map_err(|e| format!("output '{name}': {e}"))?;
     }
     Ok(())
+}
+
+/// Shapes that must be said: a first axis of size 0 would be taken as the batch. In `shapes.tsv`, a
+/// line per input: its name and sizes, separated by tabs.
+pub fn shapes(folder: &Path) -> Result<Vec<(String, Vec<usize>)>, String> {
+    let path = folder.join("shapes.tsv");
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = fs::read_to_string(&path).map_err(|e| e.to_string())?;
+    let line = |l: &str| {
+        let (name, sizes) = l.split_once('\t')?;
+        let sizes: Option<Vec<usize>> = sizes.split('\t').map(|d| d.parse().ok()).collect();
+        Some((name.to_string(), sizes?))
+    };
+    text.lines().map(|l| line(l).ok_or_else(|| format!("{}: {l}", path.display()))).collect()
 }
 
 /// A tensor as another element type: f16 inputs are f32 ports.

@@ -379,6 +379,35 @@ def storage():
     save("fills", m, {"x": x})
 
 
+def quantised():
+    """Integers whose scales are known, and what onnxruntime's quantize_dynamic writes."""
+    n = helper.make_node
+    u8, i8, i32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
+    x = rand("qx", 2, 3, 5, 6)
+    scales, zeros = C(np.array([0.01, 0.02, 0.015], F)), C(np.array([3, -5, 0], np.int8))
+    case("quantize_axis", "QuantizeLinear", [x, scales, zeros], kinds=[i8], axis=1)
+    integers = np.random.default_rng(1).integers(-128, 128, (2, 3, 5), dtype=np.int8)
+    case("dequantize_axis", "DequantizeLinear", [integers, scales, zeros], axis=1)
+    sums = np.random.default_rng(2).integers(-9999, 9999, (2, 4), dtype=np.int32)
+    case("dequantize_i32", "DequantizeLinear", [sums, C(F(0.003))])
+    a = np.random.default_rng(3).integers(0, 256, (2, 3, 7), dtype=np.uint8)
+    b = np.random.default_rng(4).integers(-128, 128, (7, 4), dtype=np.int8)
+    columns = C(np.array([1, -2, 3, 100], np.int8))
+    case("matmul_integer", "MatMulInteger", [a, C(b), C(np.uint8(131)), columns], kinds=[i32])
+    w = np.random.default_rng(5).integers(-128, 128, (4, 3, 3, 3), dtype=np.int8)
+    nodes = [
+        n("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        n("ConvInteger", ["q", "w", "z", "zw"], ["sum"], pads=[1, 1, 1, 1], strides=[2, 1]),
+        n("Cast", ["sum"], ["real"], to=TensorProto.FLOAT), n("Mul", ["s", "sw"], ["by"]),
+        n("Mul", ["real", "by"], ["y"]),
+    ]
+    constants = {"w": C(w), "zw": C(np.int8(7)), "sw": C(F(0.004))}
+    outputs = [("y", TensorProto.FLOAT), ("q", u8), ("z", u8)]
+    for name, given in [("mixed", x), ("positive", x + F(3)), ("zeros", 0 * x)]:
+        save(f"dynamic_{name}", graph("dynamic", nodes, {"x": given}, constants, outputs, 17),
+             {"x": given})
+
+
 def chains():
     """What exporters write."""
     n = helper.make_node
@@ -456,6 +485,7 @@ def main():
     reductions()
     resizes()
     storage()
+    quantised()
     chains()
     size = sum(f.stat().st_size for f in HERE.rglob("*") if f.is_file())
     print(f"{len(list(HERE.iterdir()))} cases, {size} bytes")

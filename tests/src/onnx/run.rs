@@ -84,8 +84,10 @@ fn engine(
 ) -> Result<Vec<Tensor>, String> {
     let folder = tempfile::tempdir().map_err(|e| format!("no folder for the engine: {e}"))?;
     let path = folder.path().join("case.tobiuo");
+    let input_shapes = cases::shapes(model.parent().unwrap_or(model))?;
+    let task = TaskChoice::Tensors;
     let mut options =
-        BuildOptions { device, precision, task: TaskChoice::Tensors, ..BuildOptions::default() };
+        BuildOptions { device, precision, task, input_shapes, ..BuildOptions::default() };
     options.cuda.effort = Effort::Fast;
     options.cuda.cache = CacheChoice::None;
     build(model, &path, &options, &mut ()).map_err(|e| format!("built: {e}"))?;

@@ -57,11 +57,6 @@ pub fn find(importer: &Importer<'_>, node: &NodeProto<'_>) -> Res<Translator> {
             "loops are not supported",
             "export the model with its loop unrolled (torch.jit.trace does that)",
         ),
-        "DynamicQuantizeLinear" | "ConvInteger" | "MatMulInteger" => unsupported(
-            "models that are quantised while they run are not supported",
-            "import the floating-point model, or one with QuantizeLinear and DequantizeLinear: \
-             the builder lowers precision itself",
-        ),
         "NonMaxSuppression" => unsupported(
             "it is not supported: its output's size depends on the data",
             "export the model without NMS: the pipeline does it",
@@ -98,6 +93,9 @@ fn standard(op: &str) -> Option<Translator> {
     Some(match op {
         "Conv" => convolution::conv,
         "QLinearConv" => quantize::conv,
+        "DynamicQuantizeLinear" => quantize::dynamic,
+        "ConvInteger" => quantize::conv_integer,
+        "MatMulInteger" => quantize::matmul_integer,
         "QLinearMatMul" => quantize::matmul,
         "QuantizeLinear" => quantize::quantize,
         "DequantizeLinear" => quantize::dequantize,
