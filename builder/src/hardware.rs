@@ -1,7 +1,7 @@
 //! Which device an engine is built for.
 
 use tobiuo_engine::{CudaKey, Precision};
-use tobiuo_gpu::{DeviceInfo, GpuError, devices};
+use tobiuo_gpu::{DeviceInfo, GpuError, GpuErrorKind, devices};
 use tobiuo_jetson::{Identity, Module, Root};
 use tobiuo_kernels::Target;
 
@@ -134,11 +134,29 @@ fn too_old(d: &DeviceInfo) -> String {
     )
 }
 
+/// The devices, or why this machine has none. A driver that is there and fails is an error: it
+/// does not make another engine of the same command.
+fn usable(
+    devices: Result<Vec<DeviceInfo>, GpuError>,
+    asked: &str,
+) -> Result<Result<Vec<DeviceInfo>, GpuError>, BuildError> {
+    use GpuErrorKind::{NoDevice, NoDriver, OldDriver};
+    match devices {
+        Err(e) if !matches!(e.kind(), NoDevice | NoDriver | OldDriver) => {
+            Err(BuildError::NoDevice(format!(
+                "device {asked}: what GPUs this machine has cannot be told: {e}. With \
+                 CUDA_VISIBLE_DEVICES set to nothing, none are looked for"
+            )))
+        }
+        other => Ok(other),
+    }
+}
+
 /// The device and precision that options ask for.
 ///
 /// # Errors
 ///
-/// No such device, or the device does not compute in this precision.
+/// No such device, a driver that fails, or the device does not compute in this precision.
 pub fn choose(options: &BuildOptions) -> Result<Chosen, BuildError> {
     choose_among(options, devices)
 }
@@ -150,7 +168,7 @@ fn choose_among(
     let mut why = None;
     let hardware = match options.device {
         DeviceChoice::Cpu => Hardware::Cpu,
-        DeviceChoice::Auto => match devices() {
+        DeviceChoice::Auto => match usable(devices(), "auto")? {
             Ok(list) => match list.iter().find(|d| sm_of(d) >= OLDEST_SM) {
                 Some(d) => {
                     why = Some(format!("{} is the first GPU that can be used", d.name));
@@ -191,8 +209,8 @@ fn choose_among(
             gpu(device)
         }
         DeviceChoice::Sm(sm) => {
-            let here = devices().unwrap_or_default().into_iter().find(|d| sm_of(d) == sm);
-            match here {
+            let list = usable(devices(), &format!("sm_{sm}"))?.unwrap_or_default();
+            match list.into_iter().find(|d| sm_of(d) == sm) {
                 Some(d) => {
                     why = Some(format!("{} is an sm_{sm}", d.name));
                     gpu(d)
@@ -226,8 +244,11 @@ fn choose_among(
                 )));
             }
             let is_this = Identity::read(&Root::default()).module == Some(module);
-            let here = || devices().unwrap_or_default().into_iter().find(|d| sm_of(d) == module.sm);
-            match is_this.then(here).flatten() {
+            let list = match is_this {
+                true => usable(devices(), id)?.unwrap_or_default(),
+                false => Vec::new(),
+            };
+            match list.into_iter().find(|d| sm_of(d) == module.sm) {
                 Some(d) => {
                     why = Some(format!("this is a {}", module.name));
                     gpu(d)
@@ -331,6 +352,20 @@ mod tests {
             let said = with(choice, precision, &[(6, 1)]);
             assert!(said.starts_with(status) && said.contains(wanted), "{choice:?}: {said}");
         }
+    }
+
+    #[test]
+    fn a_driver_that_fails_is_not_a_machine_without_a_gpu() {
+        use DeviceChoice::*;
+        let failing = || Err(GpuError::other("opening CUDA device 0"));
+        for device in [Auto, Sm(87), Cuda(0)] {
+            let options = BuildOptions { device, ..Default::default() };
+            let Err(e) = choose_among(&options, failing) else { panic!("{device:?} is chosen") };
+            assert_eq!(e.exit_status(), 5, "{device:?}: {e}");
+            assert!(e.to_string().contains("opening CUDA device 0"), "{e}");
+        }
+        let options = BuildOptions { device: Cpu, ..Default::default() };
+        assert!(choose_among(&options, failing).is_ok());
     }
 
     #[test]

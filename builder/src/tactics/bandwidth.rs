@@ -28,10 +28,13 @@ fn rounded(value: f64) -> f64 {
     ((value / unit).round() * unit * 1e3).round() / 1e3
 }
 
+/// Bytes of the copy: far larger than the cache, but no strain on a device with little free.
+fn size(cache: usize, free: usize) -> usize {
+    (cache * 4).max(32 << 20).min((free / 8).max(1 << 20))
+}
+
 fn measure(context: &Context) -> Result<f64, GpuError> {
-    // Far larger than the cache, but no strain on a small device.
-    let free = context.memory()?.0;
-    let bytes = (context.device().l2_bytes as usize * 4).clamp(32 << 20, (free / 8).max(1 << 20));
+    let bytes = size(context.device().l2_bytes as usize, context.memory()?.0);
     let stream = Stream::new(context)?;
     let (from, to) = (DeviceBuffer::new(context, bytes)?, DeviceBuffer::new(context, bytes)?);
     let mut list = CommandList::new(context)?;
@@ -57,7 +60,15 @@ fn measure(context: &Context) -> Result<f64, GpuError> {
 
 #[cfg(test)]
 mod tests {
-    use super::rounded;
+    use super::{rounded, size};
+
+    #[test]
+    fn copies_leave_a_small_device_room() {
+        assert_eq!(size(4 << 20, 8 << 30), 32 << 20);
+        assert_eq!(size(60 << 20, 100 << 30), 240 << 20);
+        assert_eq!(size(4 << 20, 100 << 20), (100 << 20) / 8);
+        assert_eq!(size(4 << 20, 0), 1 << 20);
+    }
 
     #[test]
     fn three_digits_are_kept() {

@@ -216,12 +216,11 @@ impl Driver {
                 copy_time(*len)
             }
             Work::Copy { to, from, len } => {
-                let bytes = self.memory.read(*from, *len).map_err(illegal)?.into_owned();
-                self.memory.write(*to, &bytes).map_err(illegal)?;
+                self.memory.copy(*to, *from, *len).map_err(illegal)?;
                 copy_time(*len / 10)
             }
             Work::Fill { at, pattern, count } => {
-                self.memory.write(*at, &pattern.repeat(*count)).map_err(illegal)?;
+                self.memory.fill(*at, pattern, *count).map_err(illegal)?;
                 copy_time(*count / 10)
             }
             Work::Kernel(launch) => self.execute_kernel(launch)?,
