@@ -1,8 +1,7 @@
 //! Frames through the whole GPU path on the stand-in driver: the camera's kernels compiled into an
 //! engine, slots, three streams, both memory paths, faults.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use tobiuo::capture::{CaptureError, FrameFormat, FrameMeta, PixelFormat, Read, Source};
 use tobiuo::detect::{DetectOptions, Detection, Detector, Placement};
@@ -18,35 +17,13 @@ use tobiuo_builder::cuda::vision::{self, Camera};
 use tobiuo_builder::graph::Graph;
 use tobiuo_builder::interpret;
 use tobiuo_builder::tactics::Tactic;
+use tobiuo_counting::{Counting, on_all_threads};
 use tobiuo_engine::format::SectionKind;
 use tobiuo_kernels::Target;
 use tobiuo_nvrtc::Nvrtc;
 use tobiuo_ops::{Conv, Op};
 use tobiuo_standin::Standin;
 use tobiuo_tensor::DType;
-
-/// The system's allocator, counting while `COUNTING`.
-struct Counting;
-
-static COUNTING: AtomicBool = AtomicBool::new(false);
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is passed on to the system's allocator as it is; counting touches only
-// atomics.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if COUNTING.load(Ordering::Relaxed) {
-            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        }
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(old, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -388,13 +365,10 @@ fn nothing_is_allocated_after_ready() {
                 .unwrap();
             // Both slots have had a frame.
             (0..4).for_each(|_| assert!(pipeline.next().unwrap().is_some()));
-            ALLOCATIONS.store(0, Ordering::SeqCst);
-            COUNTING.store(true, Ordering::SeqCst);
-            for _ in 0..150 {
-                assert!(pipeline.next().unwrap().is_some());
-            }
-            COUNTING.store(false, Ordering::SeqCst);
-            assert_eq!(ALLOCATIONS.load(Ordering::SeqCst), 0, "{memory:?}");
+            let (_, counted) = on_all_threads(|| {
+                (0..150).for_each(|_| assert!(pipeline.next().unwrap().is_some()));
+            });
+            assert_eq!(counted.allocations, 0, "{memory:?}");
             let summary = pipeline.finish().unwrap();
             assert!(summary.processed >= 154);
             assert!(summary.frames_in <= summary.processed + summary.dropped + summary.lost);

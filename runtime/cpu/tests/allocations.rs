@@ -4,39 +4,12 @@ mod common;
 #[path = "common/plan.rs"]
 mod plan;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use tobiuo_counting::{Counting, on_all_threads};
 use tobiuo_cpu::{CpuExecutor, CpuProgram, PixelFormat, Preprocessor, Threads};
 use tobiuo_engine::manifest::{ChannelOrder, Fit, Preprocess};
 use tobiuo_tensor::ViewDataMut;
-
-/// The system's allocator, counting what all threads ask of it.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is passed on to the system's allocator as it is, whose contract is the
-// one that `GlobalAlloc` asks for; counting touches only an atomic.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `realloc`.
-        unsafe { System.realloc(old, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(old, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -66,11 +39,7 @@ fn runs_allocate_nothing() {
             executor.run();
         };
         run();
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        for _ in 0..1000 {
-            run();
-        }
-        let after = ALLOCATIONS.load(Ordering::Relaxed);
-        assert_eq!(after - before, 0, "{} threads", threads.count());
+        let (_, counted) = on_all_threads(|| (0..1000).for_each(|_| run()));
+        assert_eq!(counted.allocations, 0, "{} threads", threads.count());
     }
 }
