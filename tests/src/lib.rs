@@ -4,5 +4,7 @@
 
 #[path = "../../builder/tests/common/mod.rs"]
 pub mod cases;
+#[path = "../../builder/tests/common/lowered.rs"]
+pub mod lowered;
 pub mod onnx;
 pub mod worker;

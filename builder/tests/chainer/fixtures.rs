@@ -4,108 +4,30 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
 use tobiuo_builder::graph::{Graph, ValueId};
 use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::interpret;
 use tobiuo_engine::Precision;
 use tobiuo_tensor::Tensor;
 
+use crate::common::dumps::{self, Dump};
 use crate::{common, lowered};
 
-/// Largest relative L2 error of a layer on the CPU.
-const LIMIT: f64 = 1e-5;
-/// And with f16 on a GPU.
-const LIMIT_F16: f64 = 2e-3;
-
-/// A dump and what Chainer computed.
-struct Case {
-    folder: PathBuf,
-    batch: usize,
-    inputs: Vec<(String, Tensor)>,
-    /// Tensors by name, and the error they may have.
-    layers: Vec<(String, Tensor, f64)>,
-    /// Those of them that hold indices.
-    indices: Vec<String>,
+fn name(case: &Dump) -> String {
+    case.folder.file_name().unwrap().to_string_lossy().into_owned()
 }
 
-/// In f16 another of two nearly equal elements may be the larger: this share of indices may
-/// differ from Chainer's.
-const OTHER_INDICES: f64 = 0.02;
-
-/// As [`common::compare`] with f16's limit; `indices` for layers that give them.
-fn compare_f16(got: &Tensor, want: &Tensor, limit: f64, indices: bool) -> Result<(), String> {
-    if !indices {
-        return common::compare(got, want, limit.max(LIMIT_F16));
-    }
-    let (a, b) = (got.to_f64(), want.to_f64());
-    let other = a.iter().zip(&b).filter(|(a, b)| a != b).count();
-    if got.shape() != want.shape() || other as f64 > OTHER_INDICES * b.len() as f64 {
-        return Err(format!("{other} of {} indices differ", b.len()));
-    }
-    Ok(())
+fn graph(case: &Dump) -> Graph {
+    let options = ImportOptions { batch: case.batch, ..ImportOptions::default() };
+    import(&case.folder, &options).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// A tensor file of f32.
-fn tensor(path: &Path) -> Tensor {
-    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let mut lines = bytes.splitn(3, |&b| b == b'\n');
-    let mut text = || String::from_utf8(lines.next().unwrap().to_vec()).unwrap();
-    let (size, shape) = (text(), text());
-    assert_eq!(size, "4", "{}", path.display());
-    let shape: Vec<usize> = shape.split(',').filter_map(|d| d.parse().ok()).collect();
-    let values = lines.next().unwrap().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b));
-    Tensor::f32(shape, values.collect())
-}
-
-impl Case {
-    fn read(folder: &Path) -> Case {
-        let text = std::fs::read_to_string(folder.join("model.json")).unwrap();
-        let model: Value = serde_json::from_str(&text).unwrap();
-        let (mut inputs, mut layers, mut indices) = (Vec::new(), Vec::new(), Vec::new());
-        for layer in model["layers"].as_array().unwrap() {
-            let name = layer["name"].as_str().unwrap();
-            if layer["type"] == "input" {
-                let file = layer["input_tensor"].as_str().unwrap();
-                inputs.push((name.to_string(), tensor(&folder.join(file))));
-                continue;
-            }
-            let names = layer["output_names"].as_array();
-            for output in names.map_or(std::slice::from_ref(&layer["name"]), Vec::as_slice) {
-                let output = output.as_str().unwrap();
-                let file = folder.join(format!("{output}_output.tensor"));
-                if file.is_file() {
-                    let limit = layer["x_tolerance"].as_f64().unwrap_or(LIMIT);
-                    layers.push((output.to_string(), tensor(&file), limit));
-                    if matches!(layer["type"].as_str(), Some("ArgMax" | "ResizeArgmax")) {
-                        indices.push(output.to_string());
-                    }
-                }
-            }
-        }
-        let batch = inputs.first().map_or(1, |(_, t)| t.shape()[0]);
-        Case { folder: folder.into(), batch, inputs, layers, indices }
-    }
-
-    fn name(&self) -> String {
-        self.folder.file_name().unwrap().to_string_lossy().into_owned()
-    }
-
-    fn graph(&self) -> Graph {
-        let options = ImportOptions { batch: self.batch, ..ImportOptions::default() };
-        import(&self.folder, &options).unwrap_or_else(|e| panic!("{e}"))
-    }
-
-    fn given(&self) -> Vec<(&str, &Tensor)> {
-        self.inputs.iter().map(|(n, t)| (n.as_str(), t)).collect()
-    }
-
-    /// The graph with the known tensors for outputs.
-    fn all_layers(&self) -> Graph {
-        let mut graph = self.graph();
-        graph.outputs = self.layers.iter().map(|(n, ..)| (n.clone(), named(&graph, n))).collect();
-        graph
-    }
+/// The graph with the known tensors for outputs.
+fn all_layers(case: &Dump) -> Graph {
+    let mut graph = graph(case);
+    let outputs = case.layers.iter().map(|l| (l.name.clone(), named(&graph, &l.name)));
+    graph.outputs = outputs.collect();
+    graph
 }
 
 fn named(graph: &Graph, name: &str) -> ValueId {
@@ -113,16 +35,12 @@ fn named(graph: &Graph, name: &str) -> ValueId {
     found.unwrap_or_else(|| panic!("no value is called '{name}'")).0
 }
 
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<Dump> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/chainer");
-    let mut found: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|p| p.join("model.json").is_file())
-        .collect();
-    found.sort();
+    let found = dumps::folders(&folder);
     assert!(found.len() >= 40, "only {} cases are found", found.len());
-    found.iter().map(|f| Case::read(f)).collect()
+    let read = |f: &PathBuf| Dump::read(f).unwrap_or_else(|e| panic!("{}: {e}", f.display()));
+    found.iter().map(read).collect()
 }
 
 /// What does not agree of all cases.
@@ -135,19 +53,19 @@ fn every_layer_on_the_cpu() {
     let mut failures = Vec::new();
     let mut layers = 0;
     for case in cases() {
-        let graph = case.graph();
-        let wanted: Vec<ValueId> = case.layers.iter().map(|(n, ..)| named(&graph, n)).collect();
+        let graph = graph(&case);
+        let wanted: Vec<ValueId> = case.layers.iter().map(|l| named(&graph, &l.name)).collect();
         let values = match interpret::values(&graph, &case.given(), &wanted) {
             Ok(values) => values,
             Err(e) => {
-                failures.push(format!("{}: {e}", case.name()));
+                failures.push(format!("{}: {e}", name(&case)));
                 continue;
             }
         };
-        for ((name, want, limit), id) in case.layers.iter().zip(&wanted) {
+        for (layer, id) in case.layers.iter().zip(&wanted) {
             layers += 1;
-            if let Err(e) = common::compare(&values[id], want, *limit) {
-                failures.push(format!("{}: {name}: {e}", case.name()));
+            if let Err(e) = layer.compare(&values[id], false) {
+                failures.push(format!("{}: {}: {e}", name(&case), layer.name));
             }
         }
     }
@@ -160,21 +78,17 @@ fn every_layer_lowered() {
     let mut failures = Vec::new();
     for case in cases() {
         for precision in [Precision::Fp32, Precision::Fp16] {
-            let outputs = lowered::run(case.all_layers(), &case.given(), precision, false);
+            let outputs = lowered::run(all_layers(&case), &case.given(), precision, false);
             let outputs = match outputs {
                 Ok(outputs) => outputs,
                 Err(e) => {
-                    failures.push(format!("{} in {precision}: {e}", case.name()));
+                    failures.push(format!("{} in {precision}: {e}", name(&case)));
                     continue;
                 }
             };
-            for (got, (name, want, limit)) in outputs.iter().zip(&case.layers) {
-                let same = match precision {
-                    Precision::Fp16 => compare_f16(got, want, *limit, case.indices.contains(name)),
-                    _ => common::compare(got, want, *limit),
-                };
-                if let Err(e) = same {
-                    failures.push(format!("{} in {precision}: {name}: {e}", case.name()));
+            for (got, layer) in outputs.iter().zip(&case.layers) {
+                if let Err(e) = layer.compare(got, precision == Precision::Fp16) {
+                    failures.push(format!("{} in {precision}: {}: {e}", name(&case), layer.name));
                 }
             }
         }
@@ -183,7 +97,7 @@ fn every_layer_lowered() {
 }
 
 /// The outputs of a graph after the passes, in three ways.
-fn optimised(case: &Case, graph: &Graph) -> Vec<(&'static str, Result<Vec<Tensor>, String>)> {
+fn optimised(case: &Dump, graph: &Graph) -> Vec<(&'static str, Result<Vec<Tensor>, String>)> {
     let graph = || lowered::optimise(graph.clone());
     let lower = |precision| lowered::run(graph()?, &case.given(), precision, false);
     vec![
@@ -197,26 +111,20 @@ fn optimised(case: &Case, graph: &Graph) -> Vec<(&'static str, Result<Vec<Tensor
 fn outputs_after_the_passes() {
     let mut failures = Vec::new();
     for case in cases() {
-        let graph = case.graph();
+        let graph = graph(&case);
         for (way, outputs) in optimised(&case, &graph) {
             let outputs = match outputs {
                 Ok(outputs) => outputs,
                 Err(e) => {
-                    failures.push(format!("{}, {way}: {e}", case.name()));
+                    failures.push(format!("{}, {way}: {e}", name(&case)));
                     continue;
                 }
             };
-            for (got, (name, id)) in outputs.iter().zip(&graph.outputs) {
+            for (got, (output, id)) in outputs.iter().zip(&graph.outputs) {
                 let tensor = &graph.value(*id).name;
-                let Some((_, want, limit)) = case.layers.iter().find(|(n, ..)| n == tensor) else {
-                    continue;
-                };
-                let same = match way {
-                    "lowered, f16" => compare_f16(got, want, *limit, case.indices.contains(tensor)),
-                    _ => common::compare(got, want, *limit),
-                };
-                if let Err(e) = same {
-                    failures.push(format!("{}, {way}: {name}: {e}", case.name()));
+                let Some(layer) = case.layers.iter().find(|l| l.name == *tensor) else { continue };
+                if let Err(e) = layer.compare(got, way == "lowered, f16") {
+                    failures.push(format!("{}, {way}: {output}: {e}", name(&case)));
                 }
             }
         }
@@ -229,12 +137,12 @@ fn both_doors_lead_to_the_same_network() {
     let mut both = 0;
     for case in cases().iter().filter(|c| c.folder.join("model.onnx").is_file()) {
         both += 1;
-        let dump = lowered::optimise(case.graph()).unwrap();
+        let dump = lowered::optimise(graph(case)).unwrap();
         let options = ImportOptions { batch: case.batch, ..ImportOptions::default() };
         let onnx = import(&case.folder.join("model.onnx"), &options);
         let onnx = lowered::optimise(onnx.unwrap_or_else(|e| panic!("{e}"))).unwrap();
         let ops = |g: &Graph| g.nodes.iter().map(|n| n.op.name()).collect::<Vec<_>>();
-        assert_eq!(ops(&dump).len(), ops(&onnx).len(), "{}: kernels", case.name());
+        assert_eq!(ops(&dump).len(), ops(&onnx).len(), "{}: kernels", name(case));
         // Exporters give inputs names of their own; their order is the same.
         let tensors: Vec<&Tensor> = case.inputs.iter().map(|(_, t)| t).collect();
         let names = onnx.inputs.iter().map(|&i| onnx.value(i).name.clone());
@@ -242,9 +150,9 @@ fn both_doors_lead_to_the_same_network() {
         let given: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(tensors).collect();
         let a = interpret::run(&dump, &case.given()).unwrap();
         let b = interpret::run(&onnx, &given).unwrap();
-        assert_eq!(a.len(), b.len(), "{}: outputs", case.name());
+        assert_eq!(a.len(), b.len(), "{}: outputs", name(case));
         for (a, b) in a.iter().zip(&b) {
-            common::compare(a, b, 1e-6).unwrap_or_else(|e| panic!("{}: {e}", case.name()));
+            common::compare(a, b, 1e-6).unwrap_or_else(|e| panic!("{}: {e}", name(case)));
         }
     }
     println!("{both} networks have both doors");

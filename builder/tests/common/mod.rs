@@ -1,5 +1,7 @@
 //! Cases in ONNX's own layout: a folder with model.onnx, input_I.npy, output_I.npy.
 
+pub mod dumps;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

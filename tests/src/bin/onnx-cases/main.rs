@@ -10,20 +10,23 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use conformance::onnx::manifest::{self, Case, Verdict};
-use conformance::onnx::run::{Device, run};
+use conformance::onnx::run::{Device, Runner};
 use conformance::onnx::scope::{self, Scope};
 use conformance::onnx::table;
 use lexopt::prelude::*;
 use tobiuo_engine::Precision;
 
 const HELP: &str = "\
-onnx-cases: the onnx package's own cases, on one device after another
+onnx-cases: the onnx package's own cases, or dumps, on one device after another
 
 usage: onnx-cases DIR [OPTIONS]
 
-  DIR                   what tests/onnx/make_cases.py wrote
+  DIR                   what tests/onnx/make_cases.py wrote; or dumps with every layer's output
+                        beside them (tests/fixtures/chainer), of which each layer is compared:
+                        relative L2 error 1e-5 in fp32, 2e-3 in tf32 and fp16
   --device A,B          cpu: engines for the CPU device; lowered: the CUDA lowering, its layers
                         run by their references; cuda[:N]: engines for GPU N; reference: the
                         graph as it is imported (default cpu,lowered)
@@ -31,10 +34,11 @@ usage: onnx-cases DIR [OPTIONS]
   --only PATTERN        only cases of these names, * stands for anything; they need not be in
                         scope
   --jobs N              worker processes (default: one per core)
+  --limit SECONDS       of one case, after which it counts as hanging (default 60)
   --write               write tests/onnx/cases.tsv and the README's table; run in the checkout
   --quiet               do not name the cases that fail as the manifest says
 
-exit status: 0 as the manifest says, 1 not so, 2 usage
+exit status: 0 as the manifest says (dumps: all agree), 1 not so, 2 usage
 ";
 
 struct Options {
@@ -43,6 +47,7 @@ struct Options {
     precision: Precision,
     only: Option<String>,
     jobs: usize,
+    limit: Duration,
     write: bool,
     quiet: bool,
     worker: bool,
@@ -56,6 +61,7 @@ fn parse() -> Result<Option<Options>, Box<dyn Error>> {
         precision: Precision::Fp32,
         only: None,
         jobs: std::thread::available_parallelism().map_or(1, Into::into),
+        limit: Duration::from_secs(60),
         write: false,
         quiet: false,
         worker: false,
@@ -77,6 +83,7 @@ fn parse() -> Result<Option<Options>, Box<dyn Error>> {
             }
             Long("only") => o.only = Some(parser.value()?.string()?),
             Long("jobs") => o.jobs = parser.value()?.parse()?,
+            Long("limit") => o.limit = Duration::from_secs(parser.value()?.parse()?),
             Long("write") => o.write = true,
             Long("quiet") => o.quiet = true,
             Long("worker") => o.worker = true,
@@ -107,7 +114,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
         Ok(Some(options)) => {
-            let done = if options.worker { serve(&options) } else { check(&options) };
+            let done = match options.worker {
+                true => serve(&options),
+                false if options.folder.join("cases.tsv").exists() => check(&options),
+                false => compare_dumps(&options),
+            };
             match done {
                 Ok(true) => {}
                 Ok(false) => return ExitCode::FAILURE,
@@ -126,8 +137,12 @@ fn main() -> ExitCode {
 fn serve(o: &Options) -> Result<bool, Box<dyn Error>> {
     let device = device(&o.devices[0], o.precision)?;
     let mut out = std::io::stdout();
+    let runner = Runner::new(device);
     for line in std::io::stdin().lock().lines() {
-        let made = run(&o.folder.join(line?), device);
+        let made = match &runner {
+            Ok(runner) => runner.run(&o.folder.join(line?)),
+            Err(e) => Err(e.clone()),
+        };
         writeln!(out, "{}", made.as_ref().err().map_or("pass", String::as_str))?;
         out.flush()?;
         if made.is_err() && matches!(device, Device::Cuda(..)) {
@@ -159,7 +174,7 @@ fn check(o: &Options) -> Result<bool, Box<dyn Error>> {
     let mut as_expected = true;
     let mut everywhere: Vec<bool> = vec![true; names.len()];
     for device in &o.devices {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let results = results(o, device, &names)?;
         for ((name, result), passes) in names.iter().zip(&results).zip(&mut everywhere) {
             let Err(why) = result else { continue };
@@ -211,6 +226,43 @@ fn check(o: &Options) -> Result<bool, Box<dyn Error>> {
     Ok(as_expected)
 }
 
+/// Compares dumps layer by layer; true where all agree.
+fn compare_dumps(o: &Options) -> Result<bool, Box<dyn Error>> {
+    if o.write {
+        return Err("--write is for the onnx package's cases".into());
+    }
+    let entries = std::fs::read_dir(&o.folder).map_err(|e| format!("{}: {e}", o.folder.display()));
+    let mut names = Vec::new();
+    for entry in entries? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let wanted = o.only.as_ref().is_none_or(|pattern| scope::matches(pattern, &name));
+        if wanted && entry.path().join("model.json").is_file() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    if names.is_empty() {
+        let folder = o.folder.display();
+        return Err(format!("{folder}: neither cases.tsv nor folders with a model.json").into());
+    }
+    let mut all = true;
+    for device in &o.devices {
+        let begun = Instant::now();
+        let results = results(o, device, &names)?;
+        for (name, result) in names.iter().zip(&results) {
+            if let Err(why) = result {
+                println!("{device}: {name} differs: {why}");
+            }
+        }
+        let agree = results.iter().filter(|r| r.is_ok()).count();
+        all &= agree == names.len();
+        let seconds = begun.elapsed().as_secs_f64();
+        println!("{device}: {agree} of {} dumps agree in every layer; {seconds:.1} s", names.len());
+    }
+    Ok(all)
+}
+
 /// Runs chosen cases; true where all of them pass.
 fn only(o: &Options, cases: &[&Case], scope: &Scope) -> Result<bool, Box<dyn Error>> {
     let written = cases.iter().filter(|c| c.unwritten.is_empty());
@@ -238,7 +290,9 @@ fn results(
     name: &str,
     names: &[String],
 ) -> Result<Vec<Result<(), String>>, Box<dyn Error>> {
-    device(name, o.precision)?;
+    if let Device::Cuda(n, _) = device(name, o.precision)? {
+        tobiuo_gpu::device(n)?;
+    }
     let precision = match o.precision {
         Precision::Fp16 => "fp16",
         Precision::Tf32 => "tf32",
@@ -246,5 +300,5 @@ fn results(
     };
     let folder = o.folder.to_str().ok_or("the folder's name is not UTF-8")?;
     let arguments = [folder, "--worker", "--device", name, "--precision", precision];
-    Ok(supervise::run(&arguments, names, o.jobs))
+    Ok(supervise::run(name, &arguments, names, o))
 }

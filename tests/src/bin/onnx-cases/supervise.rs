@@ -3,37 +3,68 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conformance::worker::Worker;
 
-/// A case that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::Options;
+
+/// How often it is told how far things are.
+const TOLD: Duration = Duration::from_secs(10);
+
+/// What is done.
+struct Done {
+    results: Vec<Result<(), String>>,
+    count: usize,
+    failed: usize,
+    told: Instant,
+}
 
 /// Each case's result.
-pub fn run(arguments: &[&str], names: &[String], jobs: usize) -> Vec<Result<(), String>> {
-    let results = Mutex::new(vec![Err("not run".to_string()); names.len()]);
+pub fn run(
+    device: &str,
+    arguments: &[&str],
+    names: &[String],
+    o: &Options,
+) -> Vec<Result<(), String>> {
+    let begun = Instant::now();
+    let results = vec![Err("not run".to_string()); names.len()];
+    let done = Mutex::new(Done { results, count: 0, failed: 0, told: begun });
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..jobs.min(names.len()).max(1) {
+        for _ in 0..o.jobs.min(names.len()).max(1) {
             scope.spawn(|| {
                 let mut worker = None;
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(name) = names.get(i) else { return };
-                    let result = one(&mut worker, arguments, name);
+                    let result = one(&mut worker, arguments, name, o.limit);
                     if result.is_err() {
                         worker = None;
                     }
-                    results.lock().expect("no thread panics holding it")[i] = result;
+                    let mut done = done.lock().expect("no thread panics holding it");
+                    done.count += 1;
+                    done.failed += usize::from(result.is_err());
+                    done.results[i] = result;
+                    if done.told.elapsed() >= TOLD {
+                        done.told = Instant::now();
+                        let (count, failed, all) = (done.count, done.failed, names.len());
+                        let seconds = begun.elapsed().as_secs();
+                        eprintln!("{device}: {count} of {all} run, {failed} fail; {seconds} s");
+                    }
                 }
             });
         }
     });
-    results.into_inner().expect("no thread panics holding it")
+    done.into_inner().expect("no thread panics holding it").results
 }
 
-fn one(worker: &mut Option<Worker>, arguments: &[&str], name: &str) -> Result<(), String> {
+fn one(
+    worker: &mut Option<Worker>,
+    arguments: &[&str],
+    name: &str,
+    limit: Duration,
+) -> Result<(), String> {
     let worker = match worker {
         Some(worker) => worker,
         None => {
@@ -42,10 +73,10 @@ fn one(worker: &mut Option<Worker>, arguments: &[&str], name: &str) -> Result<()
         }
     };
     worker.send(name).map_err(|e| format!("the worker process has ended: {e}"))?;
-    match worker.line(LIMIT) {
+    match worker.line(limit) {
         Ok(line) if line == "pass" => Ok(()),
         Ok(why) => Err(why),
-        Err(RecvTimeoutError::Timeout) => Err(format!("no end after {} s", LIMIT.as_secs())),
+        Err(RecvTimeoutError::Timeout) => Err(format!("no end after {} s", limit.as_secs())),
         Err(RecvTimeoutError::Disconnected) => Err("the worker process ended".into()),
     }
 }
