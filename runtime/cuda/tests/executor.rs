@@ -1,33 +1,25 @@
 //! Plans run on the stand-in driver: what a GPU would compute, every order of calls, every
 //! failure.
 //!
-//! Those whose names are listed run on a GPU, too, with its own driver and an NVRTC that knows it:
+//! Those whose names are listed run on a GPU, too, with its own driver and an NVRTC that knows it
+//! (`./run check executor` in bench/gpu-kit):
 //!
 //! ```sh
-//! TOBIUO_STANDIN_REPORT=/dev/null TOBIUO_NVRTC=/path/to/libnvrtc.so.12 executor-HASH \
-//!     --test-threads=1 a_plan executors_of device_memory launches_join each_launch what_cannot
+//! TOBIUO_STANDIN_REPORT=/dev/null executor-HASH --test-threads=1 \
+//!     a_plan executors_of device_memory launches_join each_launch what_cannot
 //! ```
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::{Parts, expected, input};
+use common::{Parts, expected, input, own_engine as parts};
 use tobiuo_cuda::{CudaEngine, CudaExecutor, CudaPlan, ExecutorOptions, MemoryPath};
 use tobiuo_gpu::{
     CommandList, Context, DeviceBuffer, GpuError, GpuErrorKind, PinnedBuffer, Stream,
 };
 use tobiuo_standin::{Description, Standin};
 use tobiuo_tensor::{TensorView, ViewData, ViewDataMut};
-
-fn compiler() -> PathBuf {
-    std::env::var_os("TOBIUO_NVRTC").expect("within the stand-in").into()
-}
-
-fn parts(batches: &[usize]) -> Parts {
-    let (major, minor) = tobiuo_gpu::device(0).expect("a device").compute;
-    common::engine(Path::new(&compiler()), 10 * major + minor, batches)
-}
 
 fn load(parts: &Parts, plan: usize) -> Result<CudaPlan, GpuError> {
     let context = Context::new(0)?;
@@ -286,7 +278,8 @@ fn everything_once() {
     if std::env::var_os("TOBIUO_NVRTC").is_none() {
         return;
     }
-    let parts = common::engine(Path::new(&compiler()), 87, &[1]);
+    let compiler = std::env::var_os("TOBIUO_NVRTC").expect("within the stand-in");
+    let parts = common::engine(Path::new(&compiler), 87, &[1]);
     match everything(&parts) {
         Ok(()) => println!("end: all is well"),
         Err(e) => println!("end: {:?}: {e}", e.kind()),

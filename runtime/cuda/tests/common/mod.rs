@@ -3,7 +3,7 @@
 
 #![allow(dead_code)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tobiuo_engine::{
     ChannelOrder, CudaArgument, CudaKey, CudaLaunch, CudaModule, CudaProgram, DeviceKey, Fit,
@@ -19,6 +19,19 @@ pub const ROWS: usize = 4;
 pub const COLUMNS: usize = 6;
 /// Elements of the constant.
 pub const CONSTANT: usize = 8;
+
+/// NVRTC: the stand-in's, or on a GPU the one that `TOBIUO_NVRTC` names or that is found.
+pub fn compiler() -> PathBuf {
+    let info = tobiuo_gpu::device(0).expect("a device");
+    let nvrtc = Nvrtc::open_for(10 * info.compute.0 + info.compute.1, Some(info.driver));
+    nvrtc.expect("NVRTC").path().to_path_buf()
+}
+
+/// The engine for the device that is here.
+pub fn own_engine(batches: &[usize]) -> Parts {
+    let (major, minor) = tobiuo_gpu::device(0).expect("a device").compute;
+    engine(&compiler(), 10 * major + minor, batches)
+}
 
 /// An engine in parts.
 pub struct Parts {
