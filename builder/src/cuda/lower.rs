@@ -4,6 +4,7 @@
 //! convolution reads: to 4); everything else is row-major. A value's buffer may be a part of a
 //! concatenation's: then its producer writes there and the Concat costs nothing.
 
+mod chains;
 mod concat;
 mod conv;
 mod elementwise;
@@ -182,8 +183,9 @@ pub fn lower(graph: &Graph, precision: Precision) -> Result<Lowering, LowerError
             l.missing.push(NoKernel { node: name.clone(), op: "output", why });
         }
     }
+    let gone = chains::join(&mut l.out);
     let mut values: Vec<_> = l.views.iter().map(|(&v, view)| (v, view.clone())).collect();
-    values.retain(|(_, view)| view.buffer.constant().is_none());
+    values.retain(|(_, v)| v.buffer.constant().is_none() && !gone.contains(&v.buffer));
     values.sort_by_key(|(v, _)| *v);
     l.out.values = values;
     if l.missing.is_empty() { Ok(l.out) } else { Err(LowerError(l.missing)) }
@@ -365,6 +367,8 @@ impl Lower<'_> {
     }
 }
 
+#[cfg(test)]
+mod chain_tests;
 #[cfg(test)]
 mod integer_tests;
 #[cfg(test)]

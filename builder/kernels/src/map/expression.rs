@@ -50,7 +50,7 @@ pub struct MapStep {
     pub function: MapFunction,
     /// Its arguments.
     pub arguments: Vec<MapArgument>,
-    /// Type of the result; results of `F16` are rounded to it.
+    /// Type of the result, to which floats are rounded.
     pub dtype: DType,
 }
 
@@ -105,7 +105,10 @@ pub(crate) fn evaluate(steps: &[MapStep], inputs: &[Value], types: &[DType]) -> 
             .iter()
             .find(|a| matches!(a, MapArgument::Input(_) | MapArgument::Step(_)));
         let from = typed.map_or(step.dtype, |&a| type_of(a, types, steps));
-        done.push(apply(step, from, &arguments));
+        done.push(match (apply(step, from, &arguments), step.dtype) {
+            (Value::Float(v), DType::F32) => Value::Float((v as f32).into()),
+            (value, _) => value,
+        });
     }
     *done.last().expect("a map has steps")
 }
