@@ -362,6 +362,7 @@ impl<'a> Job<'a> {
         let metadata = graphs[0].1.metadata.clone();
         let (inputs, outputs) = ports(&graphs[0].1);
         let model_hash = model_hash(&graphs[0].1);
+        let plain = self.plain(&graphs[0].1)?;
 
         progress.stage("passes", self.shares().passes);
         let rounds = (graphs.len() * PASSES.len()) as f64;
@@ -380,7 +381,7 @@ impl<'a> Job<'a> {
             optimised.push((batch, graph));
         }
         let (optimised, int8) =
-            self.to_integers(optimised, &model_hash, progress, self.shares().int8)?;
+            self.to_integers(optimised, plain, &model_hash, progress, self.shares().int8)?;
         let planned = match &self.chosen.hardware {
             Hardware::Cpu => self.plan_cpu(optimised, progress)?,
             Hardware::Gpu(gpu) => {

@@ -1,6 +1,7 @@
 //! An engine's outputs against the FP32 CPU reference of the graph as it was imported.
 
 mod cuda;
+pub(crate) use cuda::tensor as tensor_of;
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -7,17 +7,33 @@
 // each, counted by an mbarrier (PTX ISA, "cp.async.bulk"). Without clusters the last block to
 // arrive adds up what the others left in memory.
 //
-// An end is what a filter's sum meets: its bias, or, of integers, its multiplier and its bias.
+// An end is what a filter's sum meets: its bias, or, of integers, its multiplier and its bias; where
+// x has a zero point, the sum of its weights too, which the sum has X_ZERO times too often.
 // Results are stored as Y_KIND says, of integers v * Y_INVERSE from Y_ZERO on; the residual's
 // integers stand for (r - R_ZERO) * R_SCALE.
 typedef Numbers<Y_KIND>::Type Y;
 typedef Numbers<R_KIND>::Type R;
 #define Y_BYTES BYTES_OF(Y_KIND)
 #define R_BYTES BYTES_OF(R_KIND)
+#if INTEGER && X_ZERO
+struct __align__(16) End {
+  float x, y;
+  int total, unused;
+};
+typedef float2 StoredEnd;
+// The sums of each filter's weights, and behind them the piece of x that lies outside a picture.
+#define TOTALS_PARAMETER , const int* __restrict__ totals
+#define TOTALS , totals
+#define OUTSIDE ((const X*)(totals + (OC + 3) / 4 * 4))
+#else
 #if INTEGER
 typedef float2 End;
 #else
 typedef float End;
+#endif
+typedef End StoredEnd;
+#define TOTALS_PARAMETER
+#define TOTALS
 #endif
 
 // Rows that this block finishes, and where its residual and its inbox lie in shared memory.
@@ -26,13 +42,25 @@ typedef float End;
 #define INBOX_PITCH (BN + 4)
 #define PREFETCH_RESIDUAL (RESIDUAL && (SPLIT == 1 || CLUSTER))
 
-__device__ __forceinline__ void copy_ends(End* to, const End* ends, int n0, int tid) {
+__device__ __forceinline__ void copy_ends(End* to, const StoredEnd* ends TOTALS_PARAMETER, int n0, int tid) {
   for (int i = tid; i < BN; i += THREADS) {
     u32 at = (u32)__cvta_generic_to_shared(to + i);
-    const End* from = ends + (n0 + i < OC ? n0 + i : 0);
-    if (sizeof(End) == 8) copy8(at, from, n0 + i < OC);
-    else copy4(at, from, n0 + i < OC);
+    const int n = n0 + i < OC ? n0 + i : 0;
+    if (sizeof(StoredEnd) == 8) copy8(at, ends + n, n0 + i < OC);
+    else copy4(at, ends + n, n0 + i < OC);
+#if INTEGER && X_ZERO
+    copy4(at + 8, totals + n, n0 + i < OC);
+#endif
   }
+}
+
+// Copies a piece of x, or what lies where there is none.
+__device__ __forceinline__ void copy_x16(u32 to, const X* from, bool valid TOTALS_PARAMETER) {
+#if INTEGER && X_ZERO
+  copy16(to, valid ? from : OUTSIDE, true);
+#else
+  copy16(to, from, valid);
+#endif
 }
 
 // Starts copying the residual of the rows that this block finishes.
@@ -105,7 +133,9 @@ __device__ __forceinline__ float with_residual(float v, R r) {
 }
 // A sum through its end and the activation.
 __device__ __forceinline__ float finished(Sum sum, End end, R r) {
-#if INTEGER
+#if INTEGER && X_ZERO
+  float v = __fmaf_rn((float)(sum - X_ZERO * end.total), end.x, end.y);
+#elif INTEGER
   float v = __fmaf_rn((float)sum, end.x, end.y);
 #else
   float v = sum + end;

@@ -34,8 +34,8 @@ __device__ __forceinline__ int patch_row(int r) {
 }
 
 extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS)
-KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, const R* res, Sum* __restrict__ partial,
-       int* __restrict__ tickets) {
+KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, Y* y, const R* res, Sum* __restrict__ partial,
+       int* __restrict__ tickets TOTALS_PARAMETER) {
   extern __shared__ __align__(1024) u8 unaligned[];
   u8* shared = unaligned + (1024 - (u32)__cvta_generic_to_shared(unaligned) % 1024) % 1024;
   __shared__ End shared_ends[BN];
@@ -96,7 +96,7 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
     for (int u = 0; u < A_EACH; u++) {
       int p = first_row + u * B_ROWS;
       bool valid = has && a_from[u] >= 0;
-      if (PATCH_ROWS % B_ROWS == 0 || p < PATCH_ROWS) copy16(to + swizzled(p, column), valid ? from + a_from[u] : x, valid);
+      if (PATCH_ROWS % B_ROWS == 0 || p < PATCH_ROWS) copy_x16(to + swizzled(p, column), valid ? from + a_from[u] : x, valid TOTALS);
     }
   };
 
@@ -105,7 +105,7 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
   // Weights do not depend on the kernels before this one: they travel while those finish.
   PROLOGUE_LOOP
   for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);
-  copy_ends(shared_ends, ends, n0, tid);
+  copy_ends(shared_ends, ends TOTALS, n0, tid);
   release_dependents();
   wait_for_producers();
   load_a(k_begin / TAPS);

@@ -21,8 +21,8 @@
 // al. 2023), section on fixed-split with fix-up.
 
 extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS)
-KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, const R* res, Sum* __restrict__ partial,
-       int* __restrict__ tickets) {
+KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, Y* y, const R* res, Sum* __restrict__ partial,
+       int* __restrict__ tickets TOTALS_PARAMETER) {
 #if WGMMA
   extern __shared__ __align__(1024) u8 unaligned[];
   u8* shared = unaligned + (1024 - (u32)__cvta_generic_to_shared(unaligned) % 1024) % 1024;
@@ -101,7 +101,7 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
       bool valid = in && (a_in[u] >> th & a_in[u] >> (16 + tw) & 1);
       const X* from = x + (valid ? a_from[u] + offset : 0);
       if (BM % A_ROWS == 0 || a_to[u] != 0xffffffffu) {
-        if (VEC == PIECE) copy16(a_to[u] + stage * STAGE, from, valid);
+        if (VEC == PIECE) copy_x16(a_to[u] + stage * STAGE, from, valid TOTALS);
         else copy8(a_to[u] + stage * STAGE, from, valid);
       }
     }
@@ -112,7 +112,7 @@ KERNEL(const X* x, const W* __restrict__ w, const End* __restrict__ ends, Y* y, 
   // Weights do not depend on the kernels before this one: they travel while those finish.
   PROLOGUE_LOOP
   for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);
-  copy_ends(shared_ends, ends, n0, tid);
+  copy_ends(shared_ends, ends TOTALS, n0, tid);
   release_dependents();
   wait_for_producers();
   prefetch_residual(base, res, n0, tid);

@@ -134,6 +134,15 @@ impl Family for IntegerConvLayer {
         let x: Vec<i32> = load(inputs[0], self.x).into_iter().map(|v| v as i32).collect();
         let w: Vec<i32> = load(constants[0], DType::I8).into_iter().map(|v| v as i32).collect();
         let ([ih, iw], [oh, ow]) = (self.input, self.output);
+        // As the kernels do it: outside the picture lies the zero point, and its products with all
+        // weights, whose sums are given, are taken off.
+        let zero = self.x_zero_point;
+        let totals: Vec<i32> = match zero {
+            0 => Vec::new(),
+            _ => load(constants[2], DType::I32).into_iter().map(|v| v as i32).collect(),
+        };
+        let of_filter = |f| (0..self.depth()).map(|k| w[self.weight_at(f, k)]).sum::<i32>();
+        let all: Vec<i32> = (0..self.groups * self.filters).map(of_filter).collect();
         let windows = Windows {
             input: self.input,
             kernel: self.kernel,
@@ -149,13 +158,19 @@ impl Family for IntegerConvLayer {
                 let mut v = 0.0;
                 if f < self.groups * self.filters {
                     let first = f / self.filters * self.channels;
+                    let mut outside = all[f];
                     let mut sum = 0;
                     for &(tap, at) in &taps {
                         let at = (image * ih * iw + at) * self.x_pitch + first;
                         let x = &x[at..][..self.channels];
                         let weight = |c| w[self.weight_at(f, tap * self.channels + c)];
-                        let product = |(c, x): (usize, &i32)| (x - self.x_zero_point) * weight(c);
-                        sum += x.iter().enumerate().map(product).sum::<i32>();
+                        for (c, x) in x.iter().enumerate() {
+                            sum += x * weight(c);
+                            outside -= weight(c);
+                        }
+                    }
+                    if zero != 0 {
+                        sum += zero * outside - zero * totals[f];
                     }
                     v = scaled(sum, constants[1], f);
                 }

@@ -9,6 +9,11 @@ use super::*;
 /// Sums of integers the other way round, then each step of the end by itself.
 #[test]
 fn convolution_of_integers() {
+    convolution_of(0);
+    convolution_of(40);
+}
+
+fn convolution_of(zero: i32) {
     let y = Numbers { dtype: DType::U8, scale: 0.02, zero_point: 3 };
     let residual = Numbers { dtype: DType::I8, scale: 0.01, zero_point: -5 };
     let layer = ConvLayer {
@@ -28,11 +33,12 @@ fn convolution_of_integers() {
         activation: Some(Activation::Relu),
         residual_last: false,
         x: DType::U8,
+        x_zero_point: zero,
         y,
         residual,
     };
     let extents = layer.extents();
-    assert_eq!(extents.constants, [2 * 8 * 128, 48]);
+    assert_eq!(extents.constants[..2], [2 * 8 * 128, 48]);
     let mut random = random::Random::new(3);
     let mut bytes = |len: usize| -> Vec<u8> { (0..len).map(|_| random.bits() as u8).collect() };
     let (x, r) = (bytes(extents.inputs[0]), bytes(extents.inputs[1]));
@@ -41,10 +47,17 @@ fn convolution_of_integers() {
     let ends: Vec<u8> = pairs.iter().flat_map(|v| v.to_le_bytes()).collect();
     let before = vec![0xaa; extents.outputs[0]];
     let mut outputs = vec![before.clone()];
-    Layer::Conv(layer).reference(&[&x, &r], &[&w, &ends], &mut outputs);
+    let weight = |f, k| i32::from(w[weight_at(f, k, 8, 1)] as i8);
+    let totals: Vec<i32> = (0..6).map(|f| (0..144).map(|k| weight(f, k)).sum()).collect();
+    let totals = layer.totals(&totals);
+    let constants: &[&[u8]] = if zero == 0 { &[&w, &ends] } else { &[&w, &ends, &totals] };
+    assert_eq!(extents.constants, constants.iter().map(|c| c.len()).collect::<Vec<_>>());
+    // Behind the sums, a piece of what lies outside the picture.
+    assert_eq!((totals.len(), &totals[32..]), (48, &[zero as u8; 16][..]));
+    Layer::Conv(layer).reference(&[&x, &r], constants, &mut outputs);
     let mut sums = vec![0i64; 20 * 6];
     for (at, c) in (0..20i32).flat_map(|p| (0..16).map(move |c| (p, c))) {
-        let v = i64::from(x[at as usize * 32 + c]);
+        let v = i64::from(x[at as usize * 32 + c]) - i64::from(zero);
         for (dy, dx) in (-1..=1).flat_map(|a| (-1..=1).map(move |b| (a, b))) {
             let (oy, ox) = (at / 4 + dy, at % 4 + dx);
             if !(0..5).contains(&oy) || !(0..4).contains(&ox) {

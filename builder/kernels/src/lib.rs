@@ -11,6 +11,7 @@ mod depthwise;
 mod extents;
 mod gemv;
 mod general_conv;
+mod histogram;
 mod integer_conv;
 mod map;
 mod matmul;
@@ -38,6 +39,9 @@ pub use conv::ConvLayer;
 pub use depthwise::DepthwiseLayer;
 pub use gemv::GemvLayer;
 pub use general_conv::GeneralConvLayer;
+pub use histogram::{
+    CountedTensor, HISTOGRAM_BINS, HistogramLayer, HistogramStep, bin_width,
+};
 pub use integer_conv::IntegerConvLayer;
 pub use map::{MapArgument, MapFunction, MapLayer, MapStep};
 pub use matmul::MatMulLayer;
@@ -133,6 +137,7 @@ pub enum Layer {
     Remap(RemapLayer),
     Resample(ResampleLayer),
     Lrn(LrnLayer),
+    Histogram(HistogramLayer),
 }
 
 /// What every kernel family gives for a layer.
@@ -176,6 +181,7 @@ impl Layer {
             Layer::Remap(l) => l,
             Layer::Resample(l) => l,
             Layer::Lrn(l) => l,
+            Layer::Histogram(l) => l,
         }
     }
 

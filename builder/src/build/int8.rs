@@ -8,9 +8,11 @@ use tobiuo_engine::Precision;
 use super::Job;
 use crate::BuildError;
 use crate::graph::Graph;
+use crate::hardware::Hardware;
+use crate::passes::optimise;
 use crate::progress::Progress;
 use crate::quantize::report::Int8Report;
-use crate::quantize::{self, is_quantised};
+use crate::quantize::{self, Network, OnGpu, is_quantised};
 
 /// A file's hash, short; empty where it cannot be read.
 fn file_hash(path: &Path) -> String {
@@ -82,10 +84,21 @@ impl Job<'_> {
         self.chosen.precision != Precision::Int8 || !looks && int8.accuracy_drop.is_none()
     }
 
+    /// The graph that is calibrated, where it is not the one that is built: without the passes
+    /// that only a GPU's engine has.
+    pub(super) fn plain(&self, imported: &Graph) -> Result<Option<Graph>, BuildError> {
+        let int8 = self.chosen.precision == Precision::Int8 && !is_quantised(imported);
+        if !int8 || self.chosen.hardware == Hardware::Cpu {
+            return Ok(None);
+        }
+        Ok(Some(optimise(imported.clone(), &self.options.passes, &mut |_| ())?.0))
+    }
+
     /// Calibrates what is to be calibrated, and makes every graph one of integers.
     pub(super) fn to_integers(
         &self,
         graphs: Vec<(usize, Graph)>,
+        plain: Option<Graph>,
         model_hash: &str,
         progress: &mut dyn Progress,
         share: f64,
@@ -96,7 +109,15 @@ impl Job<'_> {
             return Ok((graphs, None));
         }
         let options = &self.options.int8;
-        let decision = quantize::decide(&graphs[0].1, options, model_hash, progress, share)?;
+        let graph = &graphs[0].1;
+        let gpu = match &self.chosen.hardware {
+            Hardware::Gpu(gpu) if gpu.device.is_some() => {
+                Some(OnGpu { gpu, options: &self.options.cuda })
+            }
+            _ => None,
+        };
+        let network = Network { graph, plain: plain.as_ref().unwrap_or(graph), gpu };
+        let decision = quantize::decide(&network, options, model_hash, progress, share)?;
         let mut out = Vec::new();
         for (batch, graph) in graphs {
             out.push((batch, quantize::apply(&graph, &decision.ranges, &decision.floats)?));

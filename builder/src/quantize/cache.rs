@@ -1,12 +1,12 @@
 //! Calibration kept in a text file, so that a rebuild needs no pictures.
 //!
 //! ```text
-//! tobiuo calibration 1
+//! tobiuo calibration 2
 //! model 3f0c...                      the model's hash: of another model it is refused
 //! calibrator entropy
 //! pictures 500
-//! 3f800000 + images                  the magnitude cut off, as an f32's bits in hexadecimal;
-//! 40a00000 - conv1                   `+` where no element was below 0; the tensor's name
+//! 3f800000 00000000 images           the magnitude cut off and the smallest element, as the bits
+//! 40a00000 be8e9ad5 conv1            of f32s in hexadecimal; the tensor's name
 //! ```
 //!
 //! TensorRT's (and chainer-trt's) caches are read too: a first line that begins with
@@ -18,7 +18,7 @@ use std::fmt::Write;
 use super::insert::{Range, Ranges};
 
 /// A file's first line.
-const HEAD: &str = "tobiuo calibration 1";
+const HEAD: &str = "tobiuo calibration 2";
 
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +43,8 @@ impl Cached {
             self.pictures
         );
         for (name, range) in &self.ranges {
-            let sign = if range.positive { '+' } else { '-' };
-            let _ = writeln!(out, "{:08x} {sign} {}", range.clip.to_bits(), escape(name));
+            let (clip, low) = (range.clip.to_bits(), range.low.to_bits());
+            let _ = writeln!(out, "{clip:08x} {low:08x} {}", escape(name));
         }
         out
     }
@@ -85,9 +85,13 @@ fn unescape(text: &str) -> String {
     out
 }
 
-fn magnitude(digits: &str) -> Option<f32> {
+fn number(digits: &str) -> Option<f32> {
     let bits = (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok())??;
-    Some(f32::from_bits(bits)).filter(|v| v.is_finite() && *v >= 0.0)
+    Some(f32::from_bits(bits)).filter(|v| v.is_finite())
+}
+
+fn magnitude(digits: &str) -> Option<f32> {
+    number(digits).filter(|v| *v >= 0.0)
 }
 
 fn own<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Cached, String> {
@@ -107,13 +111,11 @@ fn own<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Cached, Stri
                 let clip = magnitude(digits).ok_or_else(|| {
                     bad("8 hexadecimal digits of a finite, positive number are wanted")
                 })?;
-                let (sign, name) = rest.split_once(' ').ok_or_else(|| bad("a name is wanted"))?;
-                let positive = match sign {
-                    "+" => true,
-                    "-" => false,
-                    _ => return Err(bad("+ or - is wanted")),
-                };
-                out.ranges.insert(unescape(name), Range { clip, positive });
+                let (low, name) = rest.split_once(' ').ok_or_else(|| bad("a name is wanted"))?;
+                let low = number(low).filter(|low| *low <= 0.0 && *low >= -clip).ok_or_else(
+                    || bad("8 hexadecimal digits of a number from minus the first one to 0 are wanted"),
+                )?;
+                out.ranges.insert(unescape(name), Range { clip, low });
             }
         }
     }
@@ -131,7 +133,7 @@ fn tensorrt<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Cached,
         }
         let entry = line.rsplit_once(':').and_then(|(name, digits)| {
             let clip = magnitude(digits.trim())? * 127.0;
-            Some((name.trim().to_string(), Range { clip, positive: false }))
+            Some((name.trim().to_string(), Range { clip, low: -clip }))
         });
         let (name, range) = entry.ok_or_else(|| {
             format!("line {}: 'tensor: 8 hexadecimal digits' is wanted: '{line}'", i + 1)
@@ -152,8 +154,8 @@ mod tests {
     #[test]
     fn text_and_back() {
         let mut ranges = Ranges::new();
-        ranges.insert("images".into(), Range { clip: 1.0, positive: true });
-        ranges.insert("a b: c\n\\n".into(), Range { clip: 0.1, positive: false });
+        ranges.insert("images".into(), Range { clip: 1.0, low: 0.0 });
+        ranges.insert("a b: c\n\\n".into(), Range { clip: 0.1, low: -0.05 });
         let cached =
             Cached { model: Some("abc".into()), calibrator: "mse".into(), pictures: 7, ranges };
         assert_eq!(Cached::parse(&cached.to_text()), Ok(cached));
@@ -174,10 +176,12 @@ mod tests {
             ("", "not a calibration cache"),
             ("hello\n", "not a calibration cache"),
             ("tobiuo calibration 9\n", "another version"),
-            ("tobiuo calibration 1\nmodel x\n", "cut short"),
-            ("tobiuo calibration 1\nmodel x\n7f800000 + a\n", "line 3"),
-            ("tobiuo calibration 1\nmodel x\n3f800000 ? a\n", "line 3"),
-            ("tobiuo calibration 1\nmodel x\n3f8000é0 + a\n", "line 3"),
+            ("tobiuo calibration 1\nmodel x\n3f800000 + a\n", "another version"),
+            ("tobiuo calibration 2\nmodel x\n", "cut short"),
+            ("tobiuo calibration 2\nmodel x\n7f800000 00000000 a\n", "line 3"),
+            ("tobiuo calibration 2\nmodel x\n3f800000 ? a\n", "line 3"),
+            ("tobiuo calibration 2\nmodel x\n3f800000 bf800001 a\n", "line 3"),
+            ("tobiuo calibration 2\nmodel x\n3f8000é0 00000000 a\n", "line 3"),
             ("1\nx: zz\n", "line 2"),
             ("1\n", "no tensors"),
         ] {

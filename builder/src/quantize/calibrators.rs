@@ -39,22 +39,30 @@ impl std::fmt::Display for Calibrator {
 }
 
 impl Calibrator {
-    /// The magnitude beyond which elements are cut off; `unsigned`: 256 levels from 0 on rather
-    /// than 128.
-    pub fn clip(self, h: &Histogram, unsigned: bool) -> f32 {
+    /// The magnitude beyond which elements are cut off, when they are stored in one of two ways:
+    /// `low` is `None` for 127 levels on either side of 0, else the smallest of 256 levels (0 or
+    /// below), whatever the largest is.
+    pub fn clip(self, h: &Histogram, low: Option<f32>) -> f32 {
         let largest = h.largest();
         if largest == 0.0 || h.width == 0.0 {
             return 0.0;
         }
-        let levels = if unsigned { 256 } else { 128 };
         let edge = match self {
             Calibrator::MinMax => return largest,
             Calibrator::Percentile(p) => percentile(h, f64::from(p)),
-            Calibrator::Entropy => entropy(h, levels),
-            Calibrator::Mse => mse(h, levels),
+            Calibrator::Entropy => entropy(h, if low.is_some() { 256 } else { 128 }),
+            Calibrator::Mse => mse(h, low.map(|l| f64::from(-l / h.width))),
         };
         (edge as f32 * h.width).min(largest)
     }
+}
+
+/// Edges that are tried, from the first above the largest magnitude down: each `1 / share`
+/// nearer to 0, none below `least` bins.
+fn edges(h: &Histogram, share: usize, least: usize) -> impl Iterator<Item = usize> {
+    let top = h.bins.iter().rposition(|&n| n > 0).unwrap_or(0) + 1;
+    let next = move |&end: &usize| Some(end - end.div_ceil(share)).filter(|&e| e >= least);
+    std::iter::successors(Some(top), next)
 }
 
 /// The first edge below which `percent` of all elements lie.
@@ -75,18 +83,11 @@ fn percentile(h: &Histogram, percent: f64) -> usize {
 fn entropy(h: &Histogram, levels: usize) -> usize {
     let mut bins: Vec<f64> = h.bins.iter().map(|&n| n as f64).collect();
     bins[0] = bins[1];
-    let total: f64 = bins.iter().sum();
-    if total == 0.0 {
-        return BINS;
-    }
     let mut best = (f64::INFINITY, BINS);
-    let mut kept: f64 = bins[..levels].iter().sum();
-    for end in levels..=BINS {
-        if end > levels {
-            kept += bins[end - 1];
-        }
-        let divergence = divergence(&bins[..end], total - kept, levels);
-        if divergence <= best.0 {
+    for end in edges(h, 128, levels) {
+        let cut = bins[end..].iter().sum();
+        let divergence = divergence(&bins[..end], cut, levels);
+        if divergence < best.0 {
             best = (divergence, end);
         }
     }
@@ -132,20 +133,28 @@ fn divergence(bins: &[f64], cut: f64, levels: usize) -> f64 {
     sum / p_total + (q_total / p_total).ln()
 }
 
-/// The edge with the smallest squared error.
-fn mse(h: &Histogram, levels: usize) -> usize {
+/// The edge with the smallest squared error; `below`: bins that the levels reach below 0, or
+/// `None` when they lie evenly around it.
+fn mse(h: &Histogram, below: Option<f64>) -> usize {
     let mut best = (f64::INFINITY, BINS);
-    // Every eighth edge is near enough.
-    for end in (levels / 2..=BINS).step_by(8) {
-        let step = end as f64 / (levels - 1) as f64;
+    let filled: Vec<(f64, f64)> = (h.bins.iter().enumerate())
+        .filter(|(i, n)| *i > 0 && **n > 0)
+        .map(|(i, &n)| (i as f64 + 0.5, n as f64))
+        .collect();
+    // Beyond a 64th of the range nothing good comes: half of the elements would have to be 0.
+    for end in edges(h, 64, BINS / 128) {
+        let clip = end as f64;
+        let step = below.map_or(clip / 127.0, |b| (clip + b) / 255.0);
         let mut error = 0.0;
-        for (i, &n) in h.bins.iter().enumerate() {
-            if n == 0 {
-                continue;
-            }
-            let x = i as f64 + 0.5;
-            let q = (x / step).round().min((levels - 1) as f64) * step;
-            error += n as f64 * (x - q) * (x - q);
+        for &(x, n) in &filled {
+            let q = (x / step).round() * step;
+            // Elements are spread over their bin: of a step that is finer, over the step.
+            let e = match x > clip {
+                true => (x - clip) * (x - clip),
+                false if step <= 1.0 => step * step / 12.0,
+                false => (x - q) * (x - q) + 1.0 / 12.0,
+            };
+            error += n * e;
             if error > best.0 {
                 break;
             }
@@ -172,7 +181,7 @@ mod tests {
     #[test]
     fn outliers_are_kept_or_cut() {
         let h = with_outliers();
-        let clip = |c: Calibrator| c.clip(&h, false);
+        let clip = |c: Calibrator| c.clip(&h, None);
         assert_eq!(clip(Calibrator::MinMax), 8.0);
         assert!((clip(Calibrator::Percentile(99.9)) - 1.0).abs() < 0.02);
         assert!((clip(Calibrator::Percentile(100.0)) - 8.0).abs() < 0.02);
@@ -185,13 +194,26 @@ mod tests {
     }
 
     #[test]
+    fn entropy_cuts_outliers_far_beyond_the_rest() {
+        for beyond in [4.0f32, 16.0, 30.0] {
+            let mut h = Histogram::default();
+            h.add(&(0..100_000).map(|i| (i as f32 / 100_000.0).powi(2)).collect::<Vec<_>>());
+            h.add(&[beyond; 3]);
+            let clip = Calibrator::Entropy.clip(&h, None);
+            assert!((0.9..2.1).contains(&clip), "{beyond}: {clip}");
+        }
+    }
+
+    #[test]
     fn nothing_is_cut_of_few_levels() {
         let mut h = Histogram::default();
         h.add(&[0.0, 0.5, 1.0, -1.0]);
         for c in ALL {
-            let clip = c.clip(&h, false);
-            assert!((0.9..=1.0).contains(&clip), "{c}: {clip}");
+            for low in [None, Some(-0.1)] {
+                let clip = c.clip(&h, low);
+                assert!((0.9..=1.0).contains(&clip), "{c}: {clip}");
+            }
         }
-        assert_eq!(Calibrator::Entropy.clip(&Histogram::default(), true), 0.0);
+        assert_eq!(Calibrator::Entropy.clip(&Histogram::default(), Some(0.0)), 0.0);
     }
 }

@@ -1,13 +1,16 @@
 //! What calibration keeps of a tensor: smallest and largest element, and how often each
 //! magnitude comes, all in one pass over the pictures.
 
+use tobiuo_kernels::{HISTOGRAM_BINS, bin_width};
+
 /// Bins of a histogram.
-pub const BINS: usize = 2048;
+pub const BINS: usize = HISTOGRAM_BINS;
 
 /// How often each magnitude came: bin `i` counts those in `i * width..(i + 1) * width`.
 ///
-/// When an element does not fit, pairs of bins are added together until it does, so that no
-/// pass is needed to know the largest first.
+/// The width is a power of two, so that the bins of any two passes fit into one another: when an
+/// element does not fit, pairs of bins are added together until it does. No pass is needed to
+/// know the largest first, and neither the order of the samples nor the device changes a count.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
     /// Counts.
@@ -38,6 +41,17 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// What was counted elsewhere: smallest and largest element, those that are not finite, and
+    /// bins of the width that [`bin_width`] gives for the largest magnitude.
+    pub fn counted((min, max): (f32, f32), broken: u64, bins: &[u32]) -> Histogram {
+        let mut out = Histogram { min, max, broken, ..Histogram::default() };
+        out.bins.iter_mut().zip(bins).for_each(|(to, &n)| *to = n.into());
+        out.count = out.bins.iter().sum();
+        let largest = out.largest();
+        out.width = if largest > 0.0 { bin_width(largest) } else { 0.0 };
+        out
+    }
+
     /// The largest magnitude.
     pub fn largest(&self) -> f32 {
         if self.count == 0 { 0.0 } else { self.min.abs().max(self.max.abs()) }
@@ -67,38 +81,37 @@ impl Histogram {
         }
         self.count += finite;
         let largest = self.largest();
-        if self.width == 0.0 {
-            if largest == 0.0 {
-                self.bins[0] += finite;
-                return;
-            }
-            // Zeros that came before stay in bin 0.
-            self.width = (largest / BINS as f32).max(f32::MIN_POSITIVE);
+        if largest == 0.0 {
+            self.bins[0] += finite;
+            return;
         }
-        while largest > self.width * BINS as f32 {
-            self.widen();
-        }
+        self.widen_to(bin_width(largest));
+        // A power of two, and at most 2^126: the product is exact.
         let scale = 1.0 / self.width;
-        let scale = if scale.is_finite() { scale } else { f32::MAX };
         for &v in values {
             if v.is_finite() {
-                let bin = ((v.abs() * scale) as usize).min(BINS - 1);
-                self.bins[bin] += 1;
+                self.bins[(v.abs() * scale) as usize] += 1;
             }
         }
     }
 
-    fn widen(&mut self) {
-        for i in 0..BINS / 2 {
-            self.bins[i] = self.bins[2 * i] + self.bins[2 * i + 1];
+    /// Bins as wide as that, or as they are where they are wider.
+    fn widen_to(&mut self, width: f32) {
+        if self.width == 0.0 {
+            // Zeros that came before stay in bin 0.
+            self.width = width;
         }
-        self.bins[BINS / 2..].fill(0);
-        self.width *= 2.0;
+        while self.width < width {
+            for i in 0..BINS / 2 {
+                self.bins[i] = self.bins[2 * i] + self.bins[2 * i + 1];
+            }
+            self.bins[BINS / 2..].fill(0);
+            self.width *= 2.0;
+        }
     }
 
-    /// Adds what another pass over other pictures counted.
+    /// Adds what another pass over other samples counted.
     pub fn merge(&mut self, other: &Histogram) {
-        let mut other = other.clone();
         self.broken += other.broken;
         if other.count == 0 {
             return;
@@ -106,29 +119,12 @@ impl Histogram {
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
         self.count += other.count;
-        if other.width == 0.0 {
-            self.bins[0] += other.bins[0];
-            return;
+        let mut other = other.clone();
+        self.widen_to(other.width);
+        if self.width > 0.0 {
+            other.widen_to(self.width);
         }
-        if self.width == 0.0 {
-            let zeros = self.bins[0];
-            (self.bins, self.width) = (other.bins, other.width);
-            self.bins[0] += zeros;
-            return;
-        }
-        // Bins of the finer one go where their middle lies in the coarser one.
-        if self.width < other.width {
-            std::mem::swap(&mut self.bins, &mut other.bins);
-            std::mem::swap(&mut self.width, &mut other.width);
-        }
-        while self.largest() > self.width * BINS as f32 {
-            self.widen();
-        }
-        for (i, n) in other.bins.into_iter().enumerate() {
-            let middle = (i as f64 + 0.5) * f64::from(other.width);
-            let bin = ((middle / f64::from(self.width)) as usize).min(BINS - 1);
-            self.bins[bin] += n;
-        }
+        self.bins.iter_mut().zip(&other.bins).for_each(|(a, b)| *a += b);
     }
 }
 
@@ -155,7 +151,12 @@ mod tests {
         c.add(&large);
         c.add(&[0.0; 7]);
         b.merge(&c);
-        assert_eq!((b.count, b.bins.iter().sum::<u64>(), b.max), (2007, 2007, 0.999));
+        assert_eq!(b, a);
+        c.merge(&Histogram::default());
+        let mut d = Histogram::default();
+        d.add(&[0.0; 7]);
+        d.add(&large);
+        assert_eq!(d, c);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use tobiuo_ops::{Activation, Binary, Op, PoolKind};
 use tobiuo_tensor::{DType, Tensor, TensorData};
 
-use super::select::{Kind, Selection, groups, kind};
+use super::select::{Kind, Selection, groups, kind, only_moves};
 use crate::graph::{Graph, GraphError, Node, ValueId};
 
 /// What calibration knows of a tensor.
@@ -13,32 +13,65 @@ use crate::graph::{Graph, GraphError, Node, ValueId};
 pub struct Range {
     /// Magnitudes beyond it are cut off.
     pub clip: f32,
-    /// No element was below 0.
-    pub positive: bool,
+    /// The smallest element, `-clip` at least; 0 where none was below.
+    pub low: f32,
 }
 
 /// Ranges by tensor name.
 pub type Ranges = BTreeMap<String, Range>;
 
-/// A tensor's scale.
-#[derive(Clone, Copy, Debug)]
+/// A tensor's scale and zero point.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Scale {
     scale: f32,
+    zero_point: u8,
     dtype: DType,
 }
 
+/// Elements below 0 reach at most this share of the others' range where 256 levels from the
+/// smallest one on are used: a step is then two thirds of a symmetric one or less.
+const ONE_SIDED: f32 = 1.0 / 3.0;
+
+/// True when the levels begin at a tensor's smallest element rather than lie evenly around 0:
+/// behind SiLU, say, of which 127 levels below 0 would be 120 too many.
+pub fn one_sided(clip: f32, low: f32) -> bool {
+    low >= -clip * ONE_SIDED
+}
+
 impl Range {
-    /// Symmetric: `clip / 127` for i8, `clip / 255` for u8 where no element can be below 0. A
-    /// tensor of zeros has scale 1.
-    fn scale(self, unsigned: bool) -> Scale {
-        let steps = if unsigned { 255.0 } else { 127.0 };
-        let scale = self.clip / steps;
-        let fine = scale.is_normal() && (1.0 / scale).is_normal() && scale > 0.0;
-        Scale {
-            scale: if fine { scale } else { 1.0 },
-            dtype: if unsigned { DType::U8 } else { DType::I8 },
-        }
+    /// What holds both.
+    fn union(self, other: Range) -> Range {
+        Range { clip: self.clip.max(other.clip), low: self.low.min(other.low) }
     }
+
+    /// One-sided: u8, `(clip - low) / 255`, with the integer that stands for 0 where `low` is.
+    /// Else i8, symmetric, `clip / 127`. A tensor of zeros has scale 1.
+    fn scale(self) -> Scale {
+        let one_sided = one_sided(self.clip, self.low);
+        let (dtype, scale) = match one_sided {
+            true => (DType::U8, (self.clip - self.low) / 255.0),
+            false => (DType::I8, self.clip / 127.0),
+        };
+        let fine = scale.is_normal() && (1.0 / scale).is_normal() && scale > 0.0;
+        let scale = if fine { scale } else { 1.0 };
+        let zero_point = match one_sided {
+            true => (-self.low / scale).round_ties_even() as u8,
+            false => 0,
+        };
+        Scale { scale, zero_point, dtype }
+    }
+}
+
+/// The scales of weights, one for each index of `axis`: largest magnitude over 127. A channel of
+/// zeros has scale 1.
+pub fn weight_scales(weights: &[f32], shape: &[usize], axis: usize) -> Vec<f32> {
+    let inner: usize = shape[axis + 1..].iter().product();
+    let mut largest = vec![0.0f32; shape[axis]];
+    for (i, x) in weights.iter().enumerate() {
+        let c = i / inner.max(1) % shape[axis].max(1);
+        largest[c] = largest[c].max(x.abs());
+    }
+    largest.iter().map(|&m| Range { clip: m, low: -m }.scale().scale).collect()
 }
 
 /// True for activations that give nothing below 0.
@@ -57,7 +90,7 @@ fn positive_values(graph: &Graph, ranges: &Ranges) -> HashSet<ValueId> {
         .iter()
         .copied()
         // Pictures that are not shifted: their elements are 0 to 1.
-        .filter(|&v| ranges.get(&graph.value(v).name).is_some_and(|r| r.positive))
+        .filter(|&v| ranges.get(&graph.value(v).name).is_some_and(|r| r.low >= 0.0))
         .collect();
     for node in &graph.nodes {
         let all = |known: &HashSet<ValueId>, n: usize| {
@@ -119,25 +152,45 @@ pub fn insert(graph: &Graph, selection: &Selection, ranges: &Ranges) -> Result<G
     Ok(insert.new)
 }
 
+/// The range of each value: its own, or of what was moved, its source's.
+pub fn ranges_of_values(graph: &Graph, ranges: &Ranges) -> HashMap<ValueId, Range> {
+    let mut known: HashMap<ValueId, Range> = HashMap::new();
+    for (v, value) in graph.values() {
+        known.extend(ranges.get(&value.name).map(|range| (v, *range)));
+    }
+    for node in graph.nodes.iter().filter(|n| only_moves(&n.op)) {
+        let from = match &node.op {
+            Op::Concat { .. } => node.inputs.as_slice(),
+            _ => &node.inputs[..1],
+        };
+        let all: Option<Vec<Range>> = from.iter().map(|v| known.get(v).copied()).collect();
+        let Some(range) = all.and_then(|all| all.into_iter().reduce(Range::union)) else {
+            continue;
+        };
+        for &output in &node.outputs {
+            known.entry(output).or_insert(range);
+        }
+    }
+    known
+}
+
 /// The scale of each value that has one: of its group, if it has one.
 fn scales(graph: &Graph, selection: &Selection, ranges: &Ranges) -> HashMap<ValueId, Scale> {
     let groups = groups(graph, selection);
     let positive = positive_values(graph, ranges);
-    let mut wanted: HashMap<ValueId, (f32, bool)> = HashMap::new();
-    for (v, value) in graph.values() {
-        let Some(range) = ranges.get(&value.name) else { continue };
-        let entry = wanted.entry(groups[&v]).or_insert((0.0, true));
-        entry.0 = entry.0.max(range.clip);
+    let mut wanted: HashMap<ValueId, Range> = HashMap::new();
+    for (v, range) in ranges_of_values(graph, ranges) {
+        let low = if positive.contains(&v) { 0.0 } else { range.low };
+        let range = Range { low, ..range };
+        wanted.entry(groups[&v]).and_modify(|r| *r = r.union(range)).or_insert(range);
     }
-    for (v, group) in &groups {
-        if let Some(entry) = wanted.get_mut(group) {
-            entry.1 &= positive.contains(v);
+    // A fully connected layer of few rows has no kernel for shifted integers on a GPU.
+    for node in &graph.nodes {
+        if let (Op::Gemm(_), Some(range)) = (&node.op, wanted.get_mut(&groups[&node.inputs[0]])) {
+            range.low = if range.low < 0.0 { -range.clip } else { 0.0 };
         }
     }
-    let scale = |group: &ValueId| {
-        let (clip, unsigned) = *wanted.get(group)?;
-        Some(Range { clip, positive: unsigned }.scale(unsigned))
-    };
+    let scale = |group: &ValueId| wanted.get(group).map(|range| range.scale());
     groups.iter().filter_map(|(v, group)| Some((*v, scale(group)?))).collect()
 }
 
@@ -172,11 +225,16 @@ impl Insert<'_> {
             return Ok(made);
         }
         let plain = self.plain(v);
-        let Some(&Scale { scale, dtype }) = self.scales.get(&v) else { return Ok(plain) };
+        let Some(&Scale { scale, zero_point, dtype }) = self.scales.get(&v) else {
+            return Ok(plain);
+        };
         let name = self.old.value(v).name.clone();
         let scale = Tensor::f32(Vec::new(), vec![scale]);
         let scale = self.new.add_constant(&format!("{name}.scale"), scale);
-        let zero = Tensor::zeros(dtype, Vec::new());
+        let zero = match dtype {
+            DType::U8 => Tensor::new(Vec::new(), TensorData::U8(vec![zero_point])),
+            _ => Tensor::zeros(dtype, Vec::new()),
+        };
         let zero = self.new.add_constant(&format!("{name}.zero_point"), zero);
         let quantize = Op::Quantize { axis: None, to: dtype };
         let (q_name, d_name) = (format!("{name} (Quantize)"), format!("{name} (Dequantize)"));
@@ -255,8 +313,7 @@ impl Insert<'_> {
         (0..2).filter(can).max_by_key(|&k| self.producers.get(&node.inputs[k]))
     }
 
-    /// Constant weights as integers, one scale for each index of `axis`: largest magnitude over
-    /// 127. A channel of zeros has scale 1.
+    /// Constant weights as integers.
     fn weight(&mut self, layer: &str, v: ValueId, axis: usize) -> Result<ValueId, GraphError> {
         let Some(tensor) = self.old.constant(v).cloned() else {
             unreachable!("selected layers have constant weights")
@@ -265,15 +322,7 @@ impl Insert<'_> {
         let data = tensor.as_f32().unwrap_or_default();
         let inner: usize = shape[axis + 1..].iter().product();
         let channel = |i: usize| i / inner.max(1) % shape[axis].max(1);
-        let mut largest = vec![0.0f32; shape[axis]];
-        for (i, x) in data.iter().enumerate() {
-            let c = channel(i);
-            largest[c] = largest[c].max(x.abs());
-        }
-        let scales: Vec<f32> = largest
-            .iter()
-            .map(|&m| Range { clip: m, positive: false }.scale(false).scale)
-            .collect();
+        let scales = weight_scales(data, &shape, axis);
         let integer = |(i, x): (usize, &f32)| {
             (x / scales[channel(i)]).round_ties_even().clamp(-127.0, 127.0) as i8
         };
@@ -284,5 +333,23 @@ impl Insert<'_> {
         let scales = self.new.add_constant(&format!("{layer}.weight.scale"), scales);
         let name = format!("{layer}.weight (Dequantize)");
         self.new.push1(&name, Op::Dequantize { axis: Some(axis) }, &[integers, scales])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_lie_where_elements_are() {
+        let of = |clip, low| Range { clip, low }.scale();
+        let scale = |scale, zero_point, dtype| Scale { scale, zero_point, dtype };
+        assert_eq!(of(2.55, 0.0), scale(0.01, 0, DType::U8));
+        assert_eq!(of(1.27, -1.0), scale(0.01, 0, DType::I8));
+        // SiLU is above -0.2785.
+        let silu = of(2.25, -0.3);
+        assert_eq!(silu, scale(0.01, 30, DType::U8));
+        assert_eq!(of(0.0, 0.0), scale(1.0, 0, DType::U8));
+        assert_eq!(of(1e-44, 0.0).scale, 1.0);
     }
 }

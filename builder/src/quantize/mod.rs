@@ -6,14 +6,17 @@
 //! and the pass `integers` makes integer layers of it, as of a model that came quantised. The
 //! [`gate`] puts layers back to floats until the accuracy holds.
 //!
-//! All of it runs on the CPU device: the integers of an engine are the same on every device.
+//! Where the engine is for a GPU that is here, the network runs there while calibration counts;
+//! all else runs on the CPU device: the integers of an engine are the same on every device.
 
 pub mod cache;
 pub mod calibrators;
 pub mod compare;
+pub mod errors;
 pub mod gate;
 pub mod histogram;
 pub mod insert;
+mod gpu;
 mod measure;
 mod npz;
 pub mod report;
@@ -36,8 +39,11 @@ use crate::progress::Progress;
 use cache::Cached;
 use calibrators::{ALL, Calibrator};
 use compare::OutputError;
+use gpu::Collector;
+pub use gpu::OnGpu;
 use histogram::Histogram;
 use insert::{Range, Ranges};
+pub use measure::Sample;
 use report::{Int8Report, LayerPrecision, Tried};
 use runner::Runner;
 use select::{Kind, Selection, kind};
@@ -86,6 +92,9 @@ impl Default for Int8Options {
 
 /// Samples that are kept apart from the histograms, to compare outputs on.
 const HELD_BACK: usize = 24;
+/// Samples that the layers' own errors are measured on.
+const COMPARED: usize = 4;
+
 
 /// What was decided: everything that a graph of the same network needs to become one of
 /// integers.
@@ -124,10 +133,24 @@ fn broken(error: crate::graph::GraphError) -> BuildError {
 struct Seen {
     histograms: BTreeMap<String, Histogram>,
     /// Inputs and outputs in floats of the samples that were held back.
-    held: Vec<(Vec<Tensor>, Vec<Tensor>)>,
+    held: Vec<Sample>,
     skipped: Vec<String>,
     /// Samples whose tensors were counted.
     counted: usize,
+    /// What counted them.
+    device: &'static str,
+}
+
+/// A network and what it is calibrated with.
+#[derive(Clone, Copy, Debug)]
+pub struct Network<'a> {
+    /// What becomes integers.
+    pub graph: &'a Graph,
+    /// The same before passes that only a GPU's engine has: what is calibrated, so that a
+    /// calibration serves every device.
+    pub plain: &'a Graph,
+    /// The GPU that it is calibrated on; `None`: the CPU device.
+    pub gpu: Option<OnGpu<'a>>,
 }
 
 /// Calibrates a network, or reads what was calibrated, and lets the gate hold.
@@ -137,13 +160,14 @@ struct Seen {
 /// No pictures and no cache, a cache of another model, activations that are no numbers
 /// (the layer is named), accuracy that cannot be held.
 pub fn decide(
-    graph: &Graph,
+    network: &Network<'_>,
     options: &Int8Options,
     model_hash: &str,
     progress: &mut dyn Progress,
     share: f64,
 ) -> Result<Decision, BuildError> {
     let begun = Instant::now();
+    let graph = network.graph;
     let cached = read_cache(options, model_hash)?;
     let gate_needs_samples = options.accuracy_drop.is_some() && options.annotations.is_none();
     if cached.is_none() && options.calibration.is_none() {
@@ -161,10 +185,7 @@ pub fn decide(
                 .into(),
         ));
     }
-    let mut floats: BTreeMap<String, String> = select::ends(graph)
-        .into_iter()
-        .map(|(i, why)| (graph.nodes[i].name.clone(), why.to_string()))
-        .collect();
+    let mut floats = ends(graph);
     let mut report = Int8Report::default();
     let mut held = Vec::new();
     let with_gate = if options.accuracy_drop.is_some() { 0.5 } else { 1.0 };
@@ -174,17 +195,18 @@ pub fn decide(
             report.pictures = cached.pictures;
             report.from_cache = true;
             if gate_needs_samples {
-                held = look(graph, options, progress, share * (1.0 - with_gate), true)?.held;
+                held = look(network, options, progress, share * (1.0 - with_gate), true)?.held;
             }
             known(graph, cached.ranges, &mut report)
         }
         None => {
-            let seen = look(graph, options, progress, share * with_gate * 0.7, false)?;
-            check(graph, &seen, &mut report)?;
+            let seen = look(network, options, progress, share * with_gate * 0.7, false)?;
+            check(network.plain, &seen, &mut report)?;
             progress.stage("choosing scales", share * with_gate * 0.3);
             let (calibrator, ranges) =
-                choose(graph, &seen, options, &floats, &mut report, progress)?;
+                choose(network.plain, &seen, options, &mut report, progress)?;
             report.calibrator = calibrator.to_string();
+            report.device = seen.device.into();
             report.pictures = seen.counted;
             report.held_back = seen.held.len();
             report.skipped = seen.skipped;
@@ -208,7 +230,7 @@ pub fn decide(
         let gate = gate::hold(graph, &ranges, &mut floats, &held, allowed, options, progress)?;
         report.gate = Some(gate);
     }
-    report.layers = layers(graph, &ranges, &floats);
+    report.layers = layers(graph, &ranges, &floats, &held)?;
     Ok(Decision { ranges, floats, report })
 }
 
@@ -244,9 +266,108 @@ fn known(graph: &Graph, ranges: Ranges, report: &mut Int8Report) -> Ranges {
     ranges
 }
 
+/// The cheap ends of a network, which stay in floats.
+fn ends(graph: &Graph) -> BTreeMap<String, String> {
+    let named = |(i, why): (usize, &str)| (graph.nodes[i].name.clone(), why.to_string());
+    select::ends(graph).into_iter().map(named).collect()
+}
+
+/// Where samples are looked at.
+enum Place {
+    Cpu(Box<Runner>),
+    Gpu(Box<Collector>),
+}
+
+impl Place {
+    /// The GPU where there is one, else the CPU device.
+    fn of(
+        network: &Network<'_>,
+        gpu: Option<OnGpu<'_>>,
+        progress: &mut dyn Progress,
+        share: f64,
+    ) -> Result<Place, BuildError> {
+        if let Some(on) = gpu {
+            match Collector::new(network.plain, on, progress, share * 0.3) {
+                Ok(collector) => return Ok(Place::Gpu(Box::new(collector))),
+                Err(e) => log::warn!("the CPU calibrates: the network does not run on the GPU: {e}"),
+            }
+        }
+        Ok(Place::Cpu(Box::new(Runner::new(network.plain)?)))
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Place::Cpu(_) => "cpu",
+            Place::Gpu(_) => "gpu",
+        }
+    }
+
+    fn outputs(&mut self, graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, BuildError> {
+        match self {
+            Place::Cpu(runner) => runner.run(inputs),
+            Place::Gpu(collector) => {
+                collector.run(inputs)?;
+                collector.outputs(graph)
+            }
+        }
+    }
+}
+
+/// Magnitudes counted so far.
+struct Counts<'a> {
+    graph: &'a Graph,
+    observed: HashSet<String>,
+    histograms: BTreeMap<String, Histogram>,
+}
+
+impl Counts<'_> {
+    /// Counts a sample's tensors.
+    fn add(&mut self, place: &mut Place, i: usize, inputs: &[Tensor]) -> Result<(), BuildError> {
+        match place {
+            Place::Gpu(collector) => {
+                collector.run(inputs)?;
+                collector.histograms(&mut |name, h| self.of(name, i, |all| all.merge(&h)))
+            }
+            Place::Cpu(runner) => {
+                for (&v, tensor) in self.graph.inputs.iter().zip(inputs) {
+                    if let Some(values) = tensor.as_f32() {
+                        self.of(&self.graph.value(v).name, i, |all| all.add(values))?;
+                    }
+                }
+                let mut failed = None;
+                runner.observe(inputs, &mut |name, view| {
+                    if let (true, ViewData::F32(values), None) =
+                        (self.observed.contains(name), view.data, &failed)
+                    {
+                        failed = self.of(name, i, |all| all.add(values)).err();
+                    }
+                })?;
+                failed.map_or(Ok(()), Err)
+            }
+        }
+    }
+
+    fn of(
+        &mut self,
+        name: &str,
+        sample: usize,
+        add: impl FnOnce(&mut Histogram),
+    ) -> Result<(), BuildError> {
+        let h = match self.histograms.get_mut(name) {
+            Some(h) => h,
+            None => self.histograms.entry(name.to_string()).or_default(),
+        };
+        add(h);
+        if h.broken > 0 {
+            return Err(broken_tensor(self.graph, name, h.broken, sample));
+        }
+        Ok(())
+    }
+}
+
 /// One pass over the samples.
 fn look(
-    graph: &Graph,
+    network: &Network<'_>,
     options: &Int8Options,
     progress: &mut dyn Progress,
     share: f64,
@@ -255,52 +376,36 @@ fn look(
     let Some(path) = &options.calibration else {
         return Err(BuildError::Usage("--calibration is missing".into()));
     };
-    progress.stage("calibrating", share);
+    let graph = network.plain;
     let mut source = Source::open(path, graph, options.samples.max(1), options.seed)?;
-    let mut runner = Runner::new(graph)?;
-    let inputs: Vec<String> = graph.inputs.iter().map(|&v| graph.value(v).name.clone()).collect();
+    // A few outputs are not worth compiling kernels for.
+    let gpu = network.gpu.filter(|_| !only_held);
+    let mut place = Place::of(network, gpu, progress, share)?;
+    let on_gpu = matches!(place, Place::Gpu(_));
+    progress.stage("calibrating", if on_gpu { share * 0.7 } else { share });
+    let observed =
+        select::observed(graph).into_iter().map(|v| graph.value(v).name.clone()).collect();
+    let mut counts = Counts { graph, observed, histograms: BTreeMap::new() };
     let total = source.len();
     // A fifth is held back, of few samples none: then the same ones serve twice.
     let apart = (total / 5).min(HELD_BACK);
     let wanted = if apart < 2 { total.min(HELD_BACK) } else { apart };
-    let (mut histograms, mut held) = (BTreeMap::<String, Histogram>::new(), Vec::new());
-    let mut counted = 0;
+    let (mut held, mut counted) = (Vec::new(), 0);
     source.each(&mut |i, tensors| {
         progress.advance(i as f64 / total as f64, &format!("{} of {total}", i + 1));
         let hold = held.len() < wanted;
         if hold {
-            let outputs = runner.run(tensors)?;
+            let outputs = place.outputs(graph, tensors)?;
             held.push((tensors.to_vec(), outputs));
         }
         if only_held || (hold && apart >= 2) {
             return Ok(());
         }
         counted += 1;
-        let mut add = |name: &str, values: &[f32]| -> Result<(), BuildError> {
-            let h = match histograms.get_mut(name) {
-                Some(h) => h,
-                None => histograms.entry(name.to_string()).or_default(),
-            };
-            h.add(values);
-            if h.broken > 0 {
-                return Err(broken_tensor(graph, name, h.broken, i));
-            }
-            Ok(())
-        };
-        for (name, tensor) in inputs.iter().zip(tensors) {
-            if let Some(values) = tensor.as_f32() {
-                add(name, values)?;
-            }
-        }
-        let mut failed = None;
-        runner.observe(tensors, &mut |name, view| {
-            if let (ViewData::F32(values), None) = (view.data, &failed) {
-                failed = add(name, values).err();
-            }
-        })?;
-        failed.map_or(Ok(()), Err)
+        counts.add(&mut place, i, tensors)
     })?;
-    Ok(Seen { histograms, held, skipped: std::mem::take(&mut source.skipped), counted })
+    let skipped = std::mem::take(&mut source.skipped);
+    Ok(Seen { histograms: counts.histograms, held, skipped, counted, device: place.name() })
 }
 
 fn broken_tensor(graph: &Graph, name: &str, count: u64, sample: usize) -> BuildError {
@@ -368,8 +473,10 @@ fn check(graph: &Graph, seen: &Seen, report: &mut Int8Report) -> Result<(), Buil
 fn ranges(seen: &Seen, calibrator: Calibrator) -> Ranges {
     let live = seen.histograms.iter().filter(|(_, h)| h.count > 0 && !h.is_dead());
     live.map(|(name, h)| {
-        let positive = h.min >= 0.0;
-        (name.clone(), Range { clip: calibrator.clip(h, positive), positive })
+        let (largest, low) = (h.largest(), h.min.min(0.0));
+        let low_levels = insert::one_sided(largest, low).then_some(low);
+        let clip = calibrator.clip(h, low_levels);
+        (name.clone(), Range { clip, low: low.max(-clip) })
     })
     .collect()
 }
@@ -379,7 +486,6 @@ fn choose(
     graph: &Graph,
     seen: &Seen,
     options: &Int8Options,
-    floats: &BTreeMap<String, String>,
     report: &mut Int8Report,
     progress: &mut dyn Progress,
 ) -> Result<(Calibrator, Ranges), BuildError> {
@@ -387,11 +493,12 @@ fn choose(
         Some(one) => vec![one],
         None => ALL.to_vec(),
     };
+    let floats = ends(graph);
     let mut best: Option<(f64, Calibrator, Ranges)> = None;
     for (i, &c) in candidates.iter().enumerate() {
         progress.advance(i as f64 / candidates.len() as f64, &c.to_string());
         let ranges = ranges(seen, c);
-        let error = error_of(&apply(graph, &ranges, floats)?, &seen.held)?;
+        let error = error_of(&apply(graph, &ranges, &floats)?, &seen.held)?;
         report.tried.push(Tried { calibrator: c.to_string(), error });
         if best.as_ref().is_none_or(|b| error < b.0) {
             best = Some((error, c, ranges));
@@ -410,7 +517,7 @@ fn choose(
 /// The outputs' error of a graph of integers on samples with their outputs in floats.
 pub(crate) fn error_of(
     graph: &Graph,
-    held: &[(Vec<Tensor>, Vec<Tensor>)],
+    held: &[Sample],
 ) -> Result<f64, BuildError> {
     let mut runner = Runner::new(graph)?;
     let mut error = OutputError::default();
@@ -421,32 +528,43 @@ pub(crate) fn error_of(
     Ok(error.relative())
 }
 
-/// What each layer computes in, and why.
+/// What each layer computes in, and why, with what rounding does to it.
 fn layers(
     graph: &Graph,
     ranges: &Ranges,
     floats: &BTreeMap<String, String>,
-) -> Vec<LayerPrecision> {
+    held: &[Sample],
+) -> Result<Vec<LayerPrecision>, BuildError> {
     let names: HashSet<String> = floats.keys().cloned().collect();
     let Selection { nodes } = select::select(graph, &names);
-    let ranged = |v: &crate::graph::ValueId| ranges.contains_key(&graph.value(*v).name);
+    let known = insert::ranges_of_values(graph, ranges);
+    let lowered = apply(graph, ranges, floats)?;
+    let errors = errors::of_layers(graph, &lowered, &held[..held.len().min(COMPARED)])?;
     let heavy = graph.nodes.iter().enumerate().filter(|(_, n)| {
         matches!(n.op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_) | Op::MatMul)
     });
-    heavy
+    Ok(heavy
         .map(|(i, node)| {
-            // Moved tensors have their source's range.
-            let moved = !ranged(&node.inputs[0]) && graph.producers().contains_key(&node.inputs[0]);
-            let int8 = nodes.contains(&i) && (ranged(&node.inputs[0]) || moved);
+            let input = known.get(&node.inputs[0]);
+            let int8 = nodes.contains(&i) && input.is_some();
             let reason = match (int8, floats.get(&node.name)) {
                 (true, _) => String::new(),
                 (false, Some(why)) => why.clone(),
                 (false, None) if nodes.contains(&i) => "no range is known of its input".into(),
                 (false, None) => "no INT8 form: its weights are computed, or the operator".into(),
             };
-            LayerPrecision { name: node.name.clone(), op: node.op.name().into(), int8, reason }
+            let error = errors.get(&node.name).copied().unwrap_or_default();
+            LayerPrecision {
+                name: node.name.clone(),
+                op: node.op.name().into(),
+                int8,
+                reason,
+                input: input.map(|r| [r.low, r.clip]),
+                weights_db: error.weights,
+                result_db: error.result,
+            }
         })
-        .collect()
+        .collect())
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+/// Layers that people are told of.
+const WORST: usize = 5;
+
 /// What calibration and gate did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Int8Report {
@@ -17,6 +20,9 @@ pub struct Int8Report {
     pub held_back: usize,
     /// Files that could not be read, with the reason.
     pub skipped: Vec<String>,
+    /// What counted them: `cpu` or `gpu`; empty for a cache.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub device: String,
     /// It came from a calibration cache.
     pub from_cache: bool,
     /// Time that calibration took.
@@ -50,6 +56,16 @@ pub struct LayerPrecision {
     /// Why not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// The range that its input is kept in: smallest and largest element.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<[f32; 2]>,
+    /// Signal over noise of its weights as integers, dB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights_db: Option<f64>,
+    /// Signal over noise of its result against the network in floats, with the layers before it
+    /// as they are in the engine, dB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_db: Option<f64>,
 }
 
 /// Accuracy against latency.
@@ -95,8 +111,12 @@ impl Int8Report {
         } else if !self.calibrator.is_empty() {
             let _ = writeln!(
                 out,
-                "calibration: {} samples, {} held back, {:.1} s; {}",
-                self.pictures, self.held_back, self.calibration_seconds, self.calibrator
+                "calibration: {} samples on the {}, {} held back, {:.1} s; {}",
+                self.pictures,
+                self.device.to_uppercase(),
+                self.held_back,
+                self.calibration_seconds,
+                self.calibrator
             );
         }
         if self.tried.len() > 1 {
@@ -121,6 +141,15 @@ impl Int8Report {
         let _ = writeln!(out, "INT8: {int8} of {} heavy layers", self.layers.len());
         for l in self.layers.iter().filter(|l| !l.int8) {
             let _ = writeln!(out, "  in floats: {} ({}): {}", l.name, l.op, l.reason);
+        }
+        let mut worst: Vec<(&LayerPrecision, f64)> =
+            self.layers.iter().filter(|l| l.int8).filter_map(|l| Some((l, l.result_db?))).collect();
+        worst.sort_by(|a, b| a.1.total_cmp(&b.1));
+        for (i, (l, db)) in worst.iter().take(WORST).enumerate() {
+            if i == 0 {
+                let _ = writeln!(out, "  farthest from floats (signal over noise):");
+            }
+            let _ = writeln!(out, "    {db:>5.1} dB  {} ({})", l.name, l.op);
         }
         if let Some(g) = &self.gate {
             out.push_str(&g.to_text());

@@ -73,6 +73,20 @@ fn gemm_bias(graph: &Graph, node: &Node) -> bool {
     graph.constant(c).is_some() && (many == 1 || (many == n && shape.last() == Some(&n)))
 }
 
+/// The values whose elements calibration counts: inputs, and what nodes compute in floats. What
+/// only moves elements has its source's range, so that graphs that differ in their moves, as
+/// those for a GPU and for the CPU do, share one calibration.
+pub fn observed(graph: &Graph) -> Vec<ValueId> {
+    let float = |v: &ValueId| graph.fact(*v).dtype == DType::F32;
+    let computed = graph.nodes.iter().filter(|n| !only_moves(&n.op)).flat_map(|n| &n.outputs);
+    graph.inputs.iter().chain(computed).copied().filter(float).collect()
+}
+
+/// True for what takes its elements as they come; a maximum pool chooses.
+pub fn only_moves(op: &Op) -> bool {
+    matches!(op, Op::Concat { .. }) || (moved(op) && !matches!(op, Op::Pool(_)))
+}
+
 /// What is decided for a graph.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
@@ -102,23 +116,33 @@ pub fn ends(graph: &Graph) -> Vec<(usize, &'static str)> {
             seen_product.extend(&node.outputs);
         }
     }
+    let cost = |list: &[usize]| list.iter().map(|&i| work(graph, &graph.nodes[i])).sum::<f64>();
+    // A single filter is arithmetic in the form of a convolution, such as the mean over the bins
+    // of a box's side in YOLOv8's head: what is in front of it makes the outputs.
+    let lone = |i: usize| {
+        let node = &graph.nodes[i];
+        matches!(node.op, Op::Conv(_))
+            && graph.shape(node.inputs[1])[0] == 1
+            && cost(&[i]) <= LAST * all
+    };
     let mut feeds_product: HashSet<ValueId> = HashSet::new();
-    let mut last = Vec::new();
+    let (mut last, mut lonely) = (Vec::new(), Vec::new());
     for (i, node) in graph.nodes.iter().enumerate().rev() {
         let before = node.outputs.iter().any(|v| feeds_product.contains(v));
-        if kinds[i] == Kind::Product && !before {
-            last.push(i);
+        let product = kinds[i] == Kind::Product;
+        if product && !before {
+            if lone(i) { lonely.push(i) } else { last.push(i) }
         }
-        if before || kinds[i] == Kind::Product {
+        if before || (product && !lone(i)) {
             feeds_product.extend(&node.inputs);
         }
     }
-    let cost = |list: &[usize]| list.iter().map(|&i| work(graph, &graph.nodes[i])).sum::<f64>();
     // A network of one or two layers has no ends.
     if products.len() < first.len() + last.len() + 1 {
         return Vec::new();
     }
-    let mut kept = Vec::new();
+    let mut kept: Vec<(usize, &'static str)> =
+        lonely.iter().map(|&i| (i, "a single filter behind the last layers")).collect();
     if cost(&first) <= FIRST * all {
         kept.extend(first.iter().map(|&i| (i, "next to the input, and cheap")));
     } else {
@@ -131,9 +155,9 @@ pub fn ends(graph: &Graph) -> Vec<(usize, &'static str)> {
         kept.extend(colours.map(|&i| (i, "reads colours, of which integers' products pad 16")));
     }
     if cost(&last) <= LAST * all {
-        last.reverse();
         kept.extend(last.iter().map(|&i| (i, "makes the outputs, and cheap")));
     }
+    kept.sort_unstable();
     kept
 }
 

@@ -1,7 +1,9 @@
 //! What a network is calibrated on: pictures through the engine's own preprocessing, or tensors.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 
 use tobiuo::capture::{self, CaptureErrorKind, Read, SourceConfig};
 use tobiuo_engine::Preprocess;
@@ -161,13 +163,17 @@ impl Source {
                 }
             }
             Kind::Pictures { files, preprocess, shape } => {
-                let mut maker = Maker::new(preprocess, shape)?;
-                for (i, file) in files.iter().enumerate() {
-                    match picture(file, &mut maker) {
-                        Ok(tensor) => see(i, &[tensor])?,
-                        Err(why) => self.skipped.push(why),
-                    }
+                let mut makers = Vec::new();
+                for _ in 0..readers(files.len()) {
+                    makers.push(Maker::new(preprocess, shape)?);
                 }
+                read_ahead(files, makers, &mut |i, made| match made {
+                    Ok(tensor) => see(i, &[tensor]),
+                    Err(why) => {
+                        self.skipped.push(why);
+                        Ok(())
+                    }
+                })?;
             }
             Kind::Clip { uri, keep, preprocess, shape } => {
                 let mut maker = Maker::new(preprocess, shape)?;
@@ -273,6 +279,58 @@ impl Maker {
         let items = tensor.as_f32().unwrap_or_default().repeat(batch);
         Ok(Tensor::f32(self.shape.clone(), items))
     }
+}
+
+/// Threads that read pictures.
+fn readers(pictures: usize) -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(16).min(pictures.max(1))
+}
+
+/// Pictures that a thread may be ahead.
+const AHEAD: usize = 3;
+
+type SeeMade<'a> = dyn FnMut(usize, Result<Tensor, String>) -> Result<(), BuildError> + 'a;
+
+/// Reads pictures on a thread for each maker; `see` gets them in their order.
+fn read_ahead(
+    files: &[PathBuf],
+    makers: Vec<Maker>,
+    see: &mut SeeMade<'_>,
+) -> Result<(), BuildError> {
+    let next = AtomicUsize::new(0);
+    // A permit for each picture that may be in memory: one that takes long holds up the others.
+    let (permit, permits) = mpsc::channel();
+    (0..AHEAD * makers.len()).for_each(|_| permit.send(()).unwrap_or_default());
+    let permits = Mutex::new(permits);
+    let allowed = || permits.lock().is_ok_and(|permits| permits.recv().is_ok());
+    std::thread::scope(|scope| {
+        let (give, made) = mpsc::channel();
+        for mut maker in makers {
+            let (give, next, allowed) = (give.clone(), &next, &allowed);
+            scope.spawn(move || {
+                while allowed() {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(file) = files.get(i) else { break };
+                    if give.send((i, picture(file, &mut maker))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(give);
+        // Both are dropped when `see` fails, and the readers end.
+        let (permit, made) = (permit, made);
+        let (mut early, mut at) = (BTreeMap::new(), 0);
+        for (i, picture) in made {
+            early.insert(i, picture);
+            while let Some(picture) = early.remove(&at) {
+                see(at, picture)?;
+                at += 1;
+                let _ = permit.send(());
+            }
+        }
+        Ok(())
+    })
 }
 
 /// A picture file as the network's input, or why not.

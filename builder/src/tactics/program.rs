@@ -194,6 +194,9 @@ impl Program {
         let mut bytes = vec![0; (up - down + 1) as usize * size];
         let slice = self.slice(view, first * size..first * size + bytes.len());
         slice.read(&mut bytes, &self.stream)?;
+        if view.is_dense() {
+            return Ok(bytes);
+        }
         let mut out = Vec::with_capacity(total * size);
         for mut i in 0..total {
             let mut at = -down;

@@ -230,7 +230,7 @@ fn as_f32(tensor: &Tensor) -> Tensor {
 }
 
 /// A tensor of raw little-endian elements.
-fn tensor(bytes: &[u8], dtype: DType, shape: &[usize]) -> Option<Tensor> {
+pub(crate) fn tensor(bytes: &[u8], dtype: DType, shape: &[usize]) -> Option<Tensor> {
     macro_rules! list {
         ($t:ty) => {
             bytes

@@ -90,6 +90,18 @@ impl ConvLayer {
         let partial = if through_memory { count * split * bm * bn * 4 } else { 0 };
         let residual =
             if self.residual_pitch.is_some() { Argument::Input(1) } else { Argument::Null };
+        let mut arguments = vec![
+            Argument::Input(0),
+            Argument::Constant(0),
+            Argument::Constant(1),
+            Argument::Output(0),
+            residual,
+            if through_memory { Argument::Scratch(tickets) } else { Argument::Null },
+            if through_memory { Argument::Scratch(0) } else { Argument::Null },
+        ];
+        if self.x_zero_point != 0 {
+            arguments.push(Argument::Constant(2));
+        }
         Candidate {
             label: format!(
                 "{}{bm}x{bn}x{bk}{} s{} w{}x{}{} {}{split}{}",
@@ -116,15 +128,7 @@ impl ConvLayer {
             block: threads as u32,
             shared: shared as u32,
             specific: t.wgmma,
-            arguments: vec![
-                Argument::Input(0),
-                Argument::Constant(0),
-                Argument::Constant(1),
-                Argument::Output(0),
-                residual,
-                if through_memory { Argument::Scratch(tickets) } else { Argument::Null },
-                if through_memory { Argument::Scratch(0) } else { Argument::Null },
-            ],
+            arguments,
             scratch: tickets + partial,
             zeroed: tickets,
             predicted_us: self.predict(t, (split, join), count, shared, threads, target)

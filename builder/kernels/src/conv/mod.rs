@@ -22,11 +22,12 @@ use tiles::{
 };
 
 /// A convolution between NHWC tensors, one group: of f16 with sums in f32, or of integers with
-/// sums in i32, whose arithmetic is `tobiuo_ops::QuantConv`'s (x's zero point being 0).
+/// sums in i32, whose arithmetic is `tobiuo_ops::QuantConv`'s.
 ///
 /// Inputs: x, and the residual where there is one. Constants: weights (f16, or i8 for integers) in
 /// blocks ([`ConvLayer::weight_at`]), zeros where there are none; bias `[oc]` f32, or for integers
-/// multiplier and bias `[oc, 2]` f32.
+/// multiplier and bias `[oc, 2]` f32; where x has a zero point, the sums of each filter's weights
+/// `[oc]` i32, zeros to a multiple of 4 of them, and 16 times the zero point.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvLayer {
@@ -64,6 +65,9 @@ pub struct ConvLayer {
     /// x's elements: `F16`, `I8` or `U8`.
     #[serde(default = "f16", skip_serializing_if = "is_f16")]
     pub x: DType,
+    /// The integer of x that stands for 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub x_zero_point: i32,
     /// How results are stored: f16 or integers.
     #[serde(default = "Numbers::f16", skip_serializing_if = "Numbers::is_f16")]
     pub y: Numbers,
@@ -78,6 +82,10 @@ fn f16() -> DType {
 
 fn is_f16(dtype: &DType) -> bool {
     *dtype == DType::F16
+}
+
+fn is_zero(integer: &i32) -> bool {
+    *integer == 0
 }
 
 /// Bytes of a kernel's barriers and flags in shared memory.
@@ -155,9 +163,14 @@ impl Family for ConvLayer {
         let piece = 16 / self.residual.dtype.size();
         let added = self.filters_stored.next_multiple_of(piece);
         inputs.extend(self.residual_pitch.map(|p| reach(last * p, added, self.residual.dtype)));
+        let end = if self.integer() { 8 } else { 4 };
+        let mut constants = vec![self.weights() * self.x.size(), self.filters * end];
+        if self.x_zero_point != 0 {
+            constants.push(self.filters.next_multiple_of(4) * 4 + 16);
+        }
         Extents {
             inputs,
-            constants: vec![self.weights() * self.x.size(), self.filters * self.end_bytes()],
+            constants,
             outputs: vec![reach(last * self.y_pitch, self.filters_stored, self.y.dtype)],
         }
     }
@@ -208,9 +221,22 @@ impl ConvLayer {
         self.x != DType::F16
     }
 
-    /// Bytes of what a filter's sum meets: its bias, of integers its multiplier too.
+    /// Bytes of what a filter's sum meets: its bias, of integers its multiplier too, and the sum
+    /// of its weights where x has a zero point.
     fn end_bytes(&self) -> usize {
-        if self.integer() { 8 } else { 4 }
+        match (self.integer(), self.x_zero_point) {
+            (false, _) => 4,
+            (true, 0) => 8,
+            (true, _) => 16,
+        }
+    }
+
+    /// The third constant, from the sums of each filter's weights: where x has a zero point.
+    pub fn totals(&self, sums: &[i32]) -> Vec<u8> {
+        let padding = std::iter::repeat_n(&0, sums.len().next_multiple_of(4) - sums.len());
+        let mut out: Vec<u8> = sums.iter().chain(padding).flat_map(|s| s.to_le_bytes()).collect();
+        out.extend([self.x_zero_point as u8; 16]);
+        out
     }
 
     fn as_general(&self) -> GeneralConvLayer {
@@ -242,7 +268,7 @@ impl ConvLayer {
     fn without_tensor_cores(&self) -> IntegerConvLayer {
         IntegerConvLayer {
             x: self.x,
-            x_zero_point: 0,
+            x_zero_point: self.x_zero_point,
             batch: self.batch,
             input: self.input,
             output: self.output,
@@ -332,6 +358,7 @@ impl ConvLayer {
             ("X_KIND", kind(self.x)),
         ])
         .activation(self.activation);
+        d.set("X_ZERO", format!("({})", self.x_zero_point));
         self.y.define("Y", &mut d);
         self.residual.define("R", &mut d);
         if self.integer() {

@@ -80,6 +80,10 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             random.pick(&[DType::I8, DType::U8, DType::F16])
         };
         let residual = random.pick(&[DType::I8, DType::U8, DType::F16]);
+        let x_zero_point = match x {
+            DType::F16 => 0,
+            _ => zero_point(random, x),
+        };
         let pitch = |random: &mut Random| {
             filters_stored.next_multiple_of(16) + random.pick(&[0, 0, 16, 48])
         };
@@ -100,6 +104,7 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             activation: activation(random),
             residual_last: random.once_in(4),
             x,
+            x_zero_point,
             y: numbers(random, y, 2.0),
             residual: numbers(random, residual, 1.0),
         });
@@ -136,9 +141,15 @@ pub(super) fn conv_memory(l: &ConvLayer, e: Extents, random: &mut Random) -> Mem
         true => ends(random, e.constants[1], depth),
         false => random.memory(e.constants[1], DType::F32, UNIT, 0..l.filters),
     };
+    let mut constants = vec![weights, ends];
+    if l.x_zero_point != 0 {
+        let weight = |f, k| i32::from(constants[0][l.weight_at(f, k)] as i8);
+        let sum = |f| (0..depth).map(|k| weight(f, k)).sum();
+        constants.push(l.totals(&(0..l.filters).map(sum).collect::<Vec<i32>>()));
+    }
     Memory {
         inputs,
-        constants: vec![weights, ends],
+        constants,
         outputs: vec![l.y.dtype],
         tolerance: if exact { 0.0 } else { TOLERANCE_F16 },
     }

@@ -113,6 +113,7 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             activation: random.activation(),
             residual_last: random.once_in(4),
             x: DType::F16,
+            x_zero_point: 0,
             y: Numbers::F16,
             residual: Numbers::F16,
         });

@@ -204,6 +204,7 @@ pub const GENERATORS: &[(&str, Generator)] = &[
     ("remap", places::remap),
     ("resample", places::resample),
     ("lrn", places::lrn),
+    ("histogram", rows::histogram),
 ];
 
 impl Layer {
@@ -246,6 +247,7 @@ impl Layer {
             Layer::Remap(l) => places::remap_memory(l, self.extents(), random),
             Layer::Resample(l) => places::resample_memory(l, self.extents(), random),
             Layer::Lrn(l) => places::lrn_memory(l, self.extents(), random),
+            Layer::Histogram(l) => rows::histogram_memory(l, self.extents(), random),
         }
     }
 }

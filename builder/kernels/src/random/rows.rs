@@ -5,7 +5,10 @@ use tobiuo_tensor::DType;
 
 use super::general::{INTEGERS, dims, fill, range, strided};
 use super::{Memory, Random, tolerance};
-use crate::{ArgReduceLayer, Extents, Layer, NormLayer, ReduceLayer, SoftmaxLayer, TopKLayer};
+use crate::{
+    ArgReduceLayer, CountedTensor, Extents, HistogramLayer, HistogramStep, Layer, NormLayer,
+    ReduceLayer, SoftmaxLayer, TopKLayer,
+};
 
 fn float(random: &mut Random) -> DType {
     random.pick(&[DType::F16, DType::F32])
@@ -168,4 +171,44 @@ pub(super) fn topk_memory(l: &TopKLayer, e: Extents, random: &mut Random) -> Mem
         outputs: vec![l.x.dtype, DType::I64],
         tolerance: 0.0,
     }
+}
+
+pub(super) fn histogram(random: &mut Random) -> Layer {
+    let tensor = |random: &mut Random| {
+        let dims = dims(random, 4, 200_000);
+        let x = strided(random, &dims, DType::F32, true);
+        CountedTensor { dims, x }
+    };
+    let count = random.from_to(1, 6);
+    let tensors = (0..count).map(|_| tensor(random)).collect();
+    let step = random.pick(&[HistogramStep::Extremes, HistogramStep::Count]);
+    Layer::Histogram(HistogramLayer { step, tensors })
+}
+
+/// Numbers with zeros, and some that are none, among them.
+pub(super) fn histogram_memory(l: &HistogramLayer, e: Extents, random: &mut Random) -> Memory {
+    let mut inputs = Vec::new();
+    for (tensor, &len) in l.tensors.iter().zip(&e.inputs) {
+        let low = random.pick(&[-3.0, 0.0, 0.5]);
+        let mut bytes = fill(random, &tensor.x, &tensor.dims, len, (low, 100.0));
+        for element in bytes.chunks_exact_mut(4) {
+            match random.from_to(0, 19) {
+                0..6 => element.copy_from_slice(&random.pick(&[0.0f32, -0.0]).to_le_bytes()),
+                6 => element.copy_from_slice(&f32::NEG_INFINITY.to_le_bytes()),
+                _ => {}
+            }
+        }
+        inputs.push(bytes);
+    }
+    let mut outputs = vec![DType::F32, DType::I32];
+    if l.step == HistogramStep::Count {
+        let first = HistogramLayer { step: HistogramStep::Extremes, ..l.clone() };
+        let first = Layer::Histogram(first);
+        let mut found: Vec<Vec<u8>> = first.extents().outputs.iter().map(|&n| vec![0; n]).collect();
+        let all: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        first.reference(&all, &[], &mut found);
+        inputs.push(found.swap_remove(0));
+        outputs = vec![DType::I32];
+    }
+    Memory { inputs, constants: vec![], outputs, tolerance: 0.0 }
 }

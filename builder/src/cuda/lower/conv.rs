@@ -227,6 +227,7 @@ impl Lower<'_> {
             activation: window.activation,
             residual_last: added.is_some(),
             x: DType::F16,
+            x_zero_point: 0,
             y: quantised.map_or(Numbers::F16, |q| q.1),
             residual: Numbers::F16,
         };

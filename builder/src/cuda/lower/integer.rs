@@ -143,7 +143,7 @@ impl Lower<'_> {
         // The kernels of tensor cores have no f32 beside integers.
         let halves = [p.stored, p.added].iter().all(|n| n.dtype != DType::F32)
             || (p.stored.is_integer() && p.residual.is_none());
-        let dense = window.groups == 1 && x_zero_point == 0 && kh <= 16 && kw <= 16 && halves;
+        let dense = window.groups == 1 && kh <= 16 && kw <= 16 && halves;
         let sizes = (
             [p.x.shape[2], p.x.shape[3]],
             [p.y.shape[2], p.y.shape[3]],
@@ -151,6 +151,11 @@ impl Lower<'_> {
         );
         let shape = [filters, per_group, kh, kw];
         let ends_len = 2 * filters.next_multiple_of(8);
+        // What each filter's sum has too often where x has a zero point.
+        let sum = |row: &[i8]| row.iter().map(|&w| i32::from(w)).sum();
+        let each = per_group * kh * kw;
+        let totals: Option<Vec<i32>> =
+            (x_zero_point != 0).then(|| weights.chunks_exact(each).map(sum).collect());
         let (layer, packed, totals) = if dense {
             let layer = ConvLayer {
                 batch: p.x.shape[0],
@@ -169,13 +174,15 @@ impl Lower<'_> {
                 activation: window.activation,
                 residual_last,
                 x: p.x.dtype,
+                x_zero_point,
                 y: p.stored,
                 residual: if p.residual.is_some() { p.added } else { Numbers::F16 },
             };
             let taps = kh * kw;
             let at = |f: usize, tap: usize, c: usize| weights[(f * per_group + c) * taps + tap];
             let packed = pack::conv_integers(&layer, [taps, per_group], at);
-            (Layer::Conv(layer), packed, None)
+            let totals = totals.map(|t| layer.totals(&t));
+            (Layer::Conv(layer), packed, totals)
         } else {
             // Of a single group channels are read as stored, so that pieces are whole.
             let channels = match window.groups {
@@ -209,16 +216,12 @@ impl Lower<'_> {
             };
             let pitch = layer.weight_pitch;
             let packed = pack::integer_weights(&weights, shape, channels, pitch);
-            let sum = |row: &[i8]| row.iter().map(|&w| i32::from(w)).sum();
-            let each = per_group * kh * kw;
-            let totals: Option<Vec<i32>> =
-                (x_zero_point != 0).then(|| weights.chunks_exact(each).map(sum).collect());
-            (Layer::IntegerConv(layer), packed, totals)
+            (Layer::IntegerConv(layer), packed, totals.map(|t| pack::integers(&t)))
         };
         let mut constants =
             vec![self.constant(packed), self.constant(pack::padded(&ends, ends_len, DType::F32))];
         if let Some(totals) = totals {
-            constants.push(self.constant(pack::integers(&totals)));
+            constants.push(self.constant(totals));
         }
         let operands = [p.x.clone()].into_iter().chain(p.residual.clone()).map(Operand::View);
         self.add(node, layer, operands.collect(), &p.y, constants);

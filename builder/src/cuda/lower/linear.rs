@@ -235,6 +235,7 @@ impl Lower<'_> {
                 activation,
                 residual_last: false,
                 x: DType::F16,
+                x_zero_point: 0,
                 y: Numbers::F16,
                 residual: Numbers::F16,
             };
