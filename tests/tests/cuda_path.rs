@@ -14,8 +14,11 @@ use common::{Random, answer, root};
 use tobiuo::eval::{Annotations, EvalOptions, evaluate};
 use tobiuo::{Engine, Pipeline};
 use tobiuo_builder::options::{CacheChoice, DeviceChoice};
+use tobiuo_builder::quantize::cache::Cached;
+use tobiuo_builder::quantize::calibrators::Calibrator;
 use tobiuo_builder::tactics::Effort;
-use tobiuo_builder::{BuildOptions, build};
+use tobiuo_builder::{BuildOptions, Int8Options, build};
+use tobiuo_engine::Precision;
 use tobiuo_standin::{Description, Device, Outcome, Standin};
 
 /// Frames of the clip that a pipeline is fed with.
@@ -100,6 +103,43 @@ fn relative_error(want: &[u8], got: &[u8]) -> f64 {
     assert_eq!(want.len(), got.len());
     let difference: f64 = want.iter().zip(&got).map(|(w, g)| (w - g) * (w - g)).sum();
     (difference / want.iter().map(|w| w * w).sum::<f64>()).sqrt()
+}
+
+/// Tensors are counted where the engine will run; what comes of it is the same.
+#[test]
+fn calibration_on_the_gpu_is_the_cpus() {
+    let outcome = Standin::new().test("calibration_on_the_gpu_is_the_cpus", || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let calibrated = |device: DeviceChoice, name: &str| {
+            let cache = folder.path().join(name);
+            let mut options = options(device);
+            options.precision = Some(Precision::Int8);
+            options.int8 = Int8Options {
+                calibration: Some(root().join("examples/camera/assets/pictures")),
+                cache: Some(cache.clone()),
+                calibrator: Some(Calibrator::Percentile(99.9)),
+                ..Int8Options::default()
+            };
+            let engine = folder.path().join("model.tobiuo");
+            let report = build(&tiny_detector(), &engine, &options, &mut ()).expect("it is built");
+            assert_eq!(report.int8.expect("it is calibrated").device, name);
+            let text = std::fs::read_to_string(&cache).expect("there is a cache");
+            Cached::parse(&text).expect("it is read")
+        };
+        let cpu = calibrated(DeviceChoice::Cpu, "cpu");
+        let gpu = calibrated(DeviceChoice::Cuda(0), "gpu");
+        assert_eq!((&cpu.model, cpu.pictures), (&gpu.model, gpu.pictures));
+        assert!(cpu.ranges.len() > 3 && cpu.ranges.keys().eq(gpu.ranges.keys()));
+        for (name, c) in &cpu.ranges {
+            let g = gpu.ranges[name];
+            // A bin more or less, where an element lies at its edge.
+            let near = |a: f32, b: f32| (a - b).abs() <= c.clip * 1e-3;
+            assert!(near(c.clip, g.clip) && near(c.low, g.low), "{name}: {c:?}, {g:?}");
+        }
+    });
+    if let Some(outcome) = outcome {
+        outcome.clean_report();
+    }
 }
 
 #[test]

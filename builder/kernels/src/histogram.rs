@@ -216,7 +216,8 @@ mod tests {
 
     /// A channels-last picture of 2 x 3 pixels with 2 of 4 channels, and a row.
     fn layer(step: HistogramStep) -> Layer {
-        let x = |strides: Vec<i64>| Strided { dtype: DType::F32, offset: 0, strides, aligned: true };
+        let x =
+            |strides: Vec<i64>| Strided { dtype: DType::F32, offset: 0, strides, aligned: true };
         let tensors = vec![
             CountedTensor { dims: vec![1, 2, 2, 3], x: x(vec![24, 1, 12, 4]) },
             CountedTensor { dims: vec![5], x: x(vec![1]) },

@@ -157,7 +157,9 @@ pub(crate) fn no_compiler(e: tobiuo_nvrtc::NvrtcError) -> BuildError {
 
 /// The tactic cache and the store of compiled kernels beside it. One that cannot be used is a
 /// warning where the user did not name it.
-pub(crate) fn caches(options: &CudaOptions) -> Result<(TacticCache, Option<CubinStore>), BuildError> {
+pub(crate) fn caches(
+    options: &CudaOptions,
+) -> Result<(TacticCache, Option<CubinStore>), BuildError> {
     let Some(path) = options.cache_file() else { return Ok((TacticCache::in_memory(), None)) };
     let named = options.cache != CacheChoice::User;
     let opened = TacticCache::open(&path)

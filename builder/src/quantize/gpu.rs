@@ -3,7 +3,9 @@
 
 use tobiuo_engine::Precision;
 use tobiuo_gpu::Context;
-use tobiuo_kernels::{CountedTensor, HISTOGRAM_BINS, HistogramLayer, HistogramStep, Layer, Strided};
+use tobiuo_kernels::{
+    CountedTensor, HISTOGRAM_BINS, HistogramLayer, HistogramStep, Layer, Strided,
+};
 use tobiuo_nvrtc::Nvrtc;
 use tobiuo_tensor::{DType, Tensor};
 

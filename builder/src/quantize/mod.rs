@@ -14,9 +14,9 @@ pub mod calibrators;
 pub mod compare;
 pub mod errors;
 pub mod gate;
+mod gpu;
 pub mod histogram;
 pub mod insert;
-mod gpu;
 mod measure;
 mod npz;
 pub mod report;
@@ -94,7 +94,6 @@ impl Default for Int8Options {
 const HELD_BACK: usize = 24;
 /// Samples that the layers' own errors are measured on.
 const COMPARED: usize = 4;
-
 
 /// What was decided: everything that a graph of the same network needs to become one of
 /// integers.
@@ -289,7 +288,9 @@ impl Place {
         if let Some(on) = gpu {
             match Collector::new(network.plain, on, progress, share * 0.3) {
                 Ok(collector) => return Ok(Place::Gpu(Box::new(collector))),
-                Err(e) => log::warn!("the CPU calibrates: the network does not run on the GPU: {e}"),
+                Err(e) => {
+                    log::warn!("the CPU calibrates: the network does not run on the GPU: {e}")
+                }
             }
         }
         Ok(Place::Cpu(Box::new(Runner::new(network.plain)?)))
@@ -515,10 +516,7 @@ fn choose(
 }
 
 /// The outputs' error of a graph of integers on samples with their outputs in floats.
-pub(crate) fn error_of(
-    graph: &Graph,
-    held: &[Sample],
-) -> Result<f64, BuildError> {
+pub(crate) fn error_of(graph: &Graph, held: &[Sample]) -> Result<f64, BuildError> {
     let mut runner = Runner::new(graph)?;
     let mut error = OutputError::default();
     for (inputs, reference) in held {
