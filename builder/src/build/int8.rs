@@ -7,10 +7,13 @@ use tobiuo_engine::Precision;
 
 use super::Job;
 use crate::BuildError;
+use crate::cuda::make::tune::Tuner;
+use crate::cuda::speed::Source;
 use crate::graph::Graph;
 use crate::progress::Progress;
-use crate::quantize::report::Int8Report;
-use crate::quantize::{self, is_quantised};
+use crate::quantize::clock::{Clock, OnCpu};
+use crate::quantize::report::{Int8Report, LayerPrecision};
+use crate::quantize::{self, Decision, How, is_quantised};
 
 /// A file's hash, short; empty where it cannot be read.
 fn file_hash(path: &Path) -> String {
@@ -82,27 +85,46 @@ impl Job<'_> {
         self.chosen.precision != Precision::Int8 || !looks && int8.accuracy_drop.is_none()
     }
 
-    /// Calibrates what is to be calibrated, and makes every graph one of integers.
-    pub(super) fn to_integers(
+    /// Calibrates what is to be calibrated; `None`: nothing is.
+    pub(super) fn calibrate(
         &self,
-        graphs: Vec<(usize, Graph)>,
+        graphs: &[(usize, Graph)],
         model_hash: &str,
+        tuner: Option<&mut Tuner>,
         progress: &mut dyn Progress,
         share: f64,
-    ) -> Result<(ByBatch, Option<Int8Report>), BuildError> {
+    ) -> Result<Option<Decision>, BuildError> {
         let done = self.chosen.precision != Precision::Int8
             || graphs.iter().any(|(_, g)| g.nodes.iter().any(|n| is_integer_layer(&n.op)));
         if done {
-            return Ok((graphs, None));
+            return Ok(None);
         }
-        let options = &self.options.int8;
-        let decision = quantize::decide(&graphs[0].1, options, model_hash, progress, share)?;
-        let mut out = Vec::new();
-        for (batch, graph) in graphs {
-            out.push((batch, quantize::apply(&graph, &decision.ranges, &decision.floats)?));
-        }
-        Ok((out, Some(decision.report)))
+        let (graph, options) = (&graphs[0].1, &self.options.int8);
+        let recorded = tuner.as_ref().and_then(|t| t.record.as_ref()).and_then(|r| r.int8.clone());
+        let recorded = recorded.as_ref();
+        let mut cpu = OnCpu;
+        let clock: &mut dyn Clock = match tuner {
+            Some(tuner) => tuner,
+            None => &mut cpu,
+        };
+        let how = How { clock, recorded };
+        quantize::decide(graph, options, model_hash, how, progress, share).map(Some)
     }
+}
+
+/// What CUDA plans are made from.
+pub(super) fn sources(graphs: ByBatch, decision: Option<&Decision>) -> Vec<Source<'_>> {
+    let int8 = decision.map(|d| (&d.ranges, &d.floats));
+    graphs.into_iter().map(|(batch, graph)| Source { batch, graph, int8 }).collect()
+}
+
+/// The graphs with integer layers, where they were calibrated.
+pub(super) fn on_integers(
+    graphs: ByBatch,
+    decision: Option<&Decision>,
+) -> Result<ByBatch, BuildError> {
+    let Some(d) = decision else { return Ok(graphs) };
+    graphs.into_iter().map(|(b, g)| Ok((b, quantize::apply(&g, &d.ranges, &d.floats)?))).collect()
 }
 
 /// True for what the pass `integers` leaves of a model that came quantised.
@@ -128,7 +150,12 @@ pub(super) fn notes(report: &Int8Report) -> Vec<String> {
         report.calibrator,
         if report.from_cache { ", from a calibration cache" } else { "" }
     )];
-    for l in report.layers.iter().filter(|l| !l.int8) {
+    for s in &report.speed {
+        notes.extend(s.notes());
+    }
+    let for_speed =
+        |l: &LayerPrecision| report.speed.iter().flat_map(|s| &s.layers).any(|f| f.name == l.name);
+    for l in report.layers.iter().filter(|l| !l.int8 && !for_speed(l)) {
         notes.push(format!("int8: {} ({}) is in floats: {}", l.name, l.op, l.reason));
     }
     if let Some(g) = &report.gate

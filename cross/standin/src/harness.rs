@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::config::{self, Description};
 use crate::ledger;
-use crate::{faults, nvrtc};
+use crate::{faults, kernel, nvrtc};
 
 pub use crate::ledger::Entries as Report;
 
@@ -71,6 +71,11 @@ impl Standin {
     /// NVRTC `12.6` or `13.0`.
     pub fn nvrtc(self, version: &str) -> Standin {
         self.variable(nvrtc::VERSION, version.to_string())
+    }
+
+    /// Kernels with this text in their layer's description take so many times as long.
+    pub fn slow(self, factor: f64, text: &str) -> Standin {
+        self.variable(kernel::SLOW, format!("{factor}:{text}"))
     }
 
     /// The report lists every call.
@@ -136,8 +141,14 @@ impl Standin {
         let compiler = if compiler.exists() { compiler } else { self.folder.path().into() };
         command.env("TOBIUO_NVRTC", compiler);
         command.env(ledger::VARIABLE, self.report_file());
-        for name in [config::VARIABLE, faults::VARIABLE, nvrtc::FAIL, nvrtc::VERSION, ledger::TRACE]
-        {
+        for name in [
+            config::VARIABLE,
+            faults::VARIABLE,
+            nvrtc::FAIL,
+            nvrtc::VERSION,
+            ledger::TRACE,
+            kernel::SLOW,
+        ] {
             command.env_remove(name);
         }
         command.envs(self.variables.iter().map(|(n, v)| (n, v)));
