@@ -73,7 +73,8 @@ impl Standin {
         self.variable(nvrtc::VERSION, version.to_string())
     }
 
-    /// Kernels with this text in their layer's description take so many times as long.
+    /// Kernels with this text, or these, joined by `&`, in their layer's description take so many
+    /// times as long.
     pub fn slow(self, factor: f64, text: &str) -> Standin {
         self.variable(kernel::SLOW, format!("{factor}:{text}"))
     }

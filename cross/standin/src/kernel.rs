@@ -22,14 +22,15 @@ enum Kind {
     Vision { module: Box<VisionModule>, geometry: Geometry, arguments: usize },
 }
 
-/// Name of the environment variable with what is slow: `factor:text`, for kernels with this text
-/// in their layer's description.
+/// Name of the environment variable with what is slow: `factor:text&text`, for kernels with these
+/// texts in their layer's description.
 pub(crate) const SLOW: &str = "TOBIUO_STANDIN_SLOW";
 
 fn slowness(source: &str) -> f64 {
     let Ok(what) = std::env::var(SLOW) else { return 1.0 };
     let Some((factor, text)) = what.split_once(':') else { return 1.0 };
-    let layer = source.lines().find(|l| l.contains(LAYER_MARK) && l.contains(text));
+    let all = |line: &str| text.split('&').all(|t| line.contains(t));
+    let layer = source.lines().find(|l| l.starts_with(LAYER_MARK) && all(l));
     layer.map_or(1.0, |_| factor.parse().unwrap_or(1.0))
 }
 

@@ -36,7 +36,7 @@ pub struct Units {
 
 /// The nodes that a lowered layer's name speaks of: one, or several that were fused and whose
 /// names are joined by " + ".
-fn nodes_of(name: &str, known: &HashMap<&str, usize>) -> Option<Vec<usize>> {
+pub fn nodes_of(name: &str, known: &HashMap<&str, usize>) -> Option<Vec<usize>> {
     if let Some(&node) = known.get(name) {
         return Some(vec![node]);
     }
