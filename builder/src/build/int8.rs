@@ -12,7 +12,7 @@ use crate::cuda::speed::Source;
 use crate::graph::Graph;
 use crate::progress::Progress;
 use crate::quantize::clock::{Clock, OnCpu};
-use crate::quantize::report::{Int8Report, LayerPrecision};
+use crate::quantize::report::Int8Report;
 use crate::quantize::{self, Decision, How, is_quantised};
 
 /// A file's hash, short; empty where it cannot be read.
@@ -153,9 +153,7 @@ pub(super) fn notes(report: &Int8Report) -> Vec<String> {
     for s in &report.speed {
         notes.extend(s.notes());
     }
-    let for_speed =
-        |l: &LayerPrecision| report.speed.iter().flat_map(|s| &s.layers).any(|f| f.name == l.name);
-    for l in report.layers.iter().filter(|l| !l.int8 && !for_speed(l)) {
+    for l in report.layers.iter().filter(|l| !l.int8 && !report.for_speed(&l.name)) {
         notes.push(format!("int8: {} ({}) is in floats: {}", l.name, l.op, l.reason));
     }
     if let Some(g) = &report.gate

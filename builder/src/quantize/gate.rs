@@ -50,7 +50,7 @@ fn time_of(times: &Times, layer: &str) -> f64 {
     times.layers.iter().filter(|(name, _)| own(name)).map(|(_, t)| t).sum()
 }
 
-/// Adds layers to `floats` until the loss is at most `allowed`.
+/// Adds layers to `floats` until the loss is at most what is allowed.
 ///
 /// # Errors
 ///
@@ -60,11 +60,11 @@ pub fn hold(
     ranges: &Ranges,
     floats: &mut BTreeMap<String, String>,
     held: &[(Vec<Tensor>, Vec<Tensor>)],
-    allowed: f64,
     options: &Int8Options,
     clock: &mut dyn Clock,
     progress: &mut dyn Progress,
 ) -> Result<GateReport, BuildError> {
+    let allowed = options.accuracy_drop.unwrap_or_default();
     let measure = Measure::new(graph, held, options)?;
     progress.advance(0.0, "in floats");
     let baseline = measure.value(graph, &mut |done| progress.advance(done * 0.2, "in floats"))?;

@@ -228,11 +228,10 @@ pub fn decide(
         floats = recorded.floats.clone();
         report.gate = recorded.gate.clone();
     }
-    if let Some(allowed) = allowed {
+    if allowed.is_some() {
         progress.stage("accuracy", share * (1.0 - with_gate));
         let clock = how.clock;
-        let gate =
-            gate::hold(graph, &ranges, &mut floats, &held, allowed, options, clock, progress)?;
+        let gate = gate::hold(graph, &ranges, &mut floats, &held, options, clock, progress)?;
         report.gate = Some(gate);
     }
     report.layers = layers(graph, &ranges, &floats);

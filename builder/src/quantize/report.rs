@@ -163,6 +163,11 @@ impl Int8Report {
         self
     }
 
+    /// True for layers that some plan has in FP16 because that is faster.
+    pub fn for_speed(&self, layer: &str) -> bool {
+        self.speed.iter().flat_map(|s| &s.layers).any(|f| f.name == layer)
+    }
+
     /// Lines for people.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
@@ -195,7 +200,7 @@ impl Int8Report {
         }
         let int8 = self.layers.iter().filter(|l| l.int8).count();
         let _ = writeln!(out, "INT8: {int8} of {} heavy layers", self.layers.len());
-        for l in self.layers.iter().filter(|l| !l.int8) {
+        for l in self.layers.iter().filter(|l| !l.int8 && !self.for_speed(&l.name)) {
             let _ = writeln!(out, "  in floats: {} ({}): {}", l.name, l.op, l.reason);
         }
         if let Some(g) = &self.gate {

@@ -93,7 +93,7 @@ pub fn settle_once(
 /// Replays of one measurement.
 const REPLAYS: usize = 24;
 /// Measurements of each network when several are compared.
-const TURNS: usize = 9;
+const TURNS: usize = 5;
 /// A change must gain this much to be kept.
 const GAIN: f64 = 0.998;
 
@@ -123,7 +123,8 @@ pub fn compare(
         programs.push(Program::new(context, lowering, &alone, schedule, false)?);
     }
     let mut times = vec![Vec::new(); programs.len()];
-    for _ in 0..TURNS {
+    let turns = if networks.len() > 1 { TURNS } else { 1 };
+    for _ in 0..turns {
         for (program, times) in programs.iter_mut().zip(&mut times) {
             times.push(median(program.time(REPLAYS)?));
         }

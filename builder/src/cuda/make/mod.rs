@@ -132,7 +132,7 @@ pub fn make(
             let camera = Camera { preprocess, task: request.task };
             let (compiler, target) = (&tuner.compiler, &tuner.target);
             let mut compile = |source: &str| compiler.compile((source, false), target.sm);
-            let lies = (lowering, &assembled.homes[..]);
+            let lies = (&**lowering, &assembled.homes[..]);
             let plan = &mut assembled.plan;
             vision::add(plan, lies, &camera, target, &mut compile, &mut sections)
                 .map_err(TacticError::from)?;

@@ -19,12 +19,16 @@ impl Clock for Tuner {
     /// model where nothing can be timed.
     fn times(&mut self, graph: &Graph, _inputs: &[Tensor]) -> Result<Times, BuildError> {
         let Version { lowering, .. } = Version::of(graph.clone(), Precision::Int8)?;
-        if self.clock().is_some() && !self.late() {
-            let fixed = self.fixed(&[&lowering])?;
+        if let (true, Ok(fixed)) =
+            (self.clock().is_some() && !self.late(), self.fixed(&[&lowering]))
+        {
+            let untimed = self.tuning.untimed;
             let tactics = self.choose(&lowering, fixed, Some(&HashSet::new()), (&mut (), 0.0))?;
+            // Of the engine's own layers it is told later.
+            self.tuning.untimed = untimed;
             if let (Some(times), Some(context)) = (measured(&tactics), self.clock()) {
                 let schedule = Schedule::serial(tactics.len());
-                let network = compare(context, &[(&lowering, &tactics, &schedule)])?[0];
+                let network = compare(context, &[(&*lowering, &tactics[..], &schedule)])?[0];
                 return Ok(Times { network, layers: named(&lowering, &times) });
             }
         }

@@ -9,6 +9,7 @@ pub mod cut;
 pub mod units;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use tobiuo_engine::Precision;
 use tobiuo_kernels::Target;
@@ -56,14 +57,14 @@ impl Source<'_> {
 pub struct Version {
     /// After the passes.
     pub graph: Graph,
-    /// As layers over memory.
-    pub lowering: Lowering,
+    /// As layers over memory; copies share the packed constants.
+    pub lowering: Arc<Lowering>,
 }
 
 impl Version {
     /// Lowers a graph.
     pub fn of(graph: Graph, precision: Precision) -> Result<Version, BuildError> {
-        let lowering = lower(&graph, precision)?;
+        let lowering = Arc::new(lower(&graph, precision)?);
         Ok(Version { graph, lowering })
     }
 }
@@ -142,7 +143,7 @@ fn plain(
     at: usize,
     (progress, share): (&mut dyn Progress, f64),
 ) -> Result<Tuned, BuildError> {
-    let fixed = tuner.fixed(&chosen.iter().map(|v| &v.lowering).collect::<Vec<_>>())?;
+    let fixed = tuner.fixed(&chosen.iter().map(|v| &*v.lowering).collect::<Vec<_>>())?;
     let lowering = &chosen[at].lowering;
     let layers = share * LAYERS_SHARE;
     let tactics = tuner.choose(lowering, fixed, None, (&mut *progress, layers))?;
@@ -175,6 +176,11 @@ impl Tried {
     fn us(&self) -> f64 {
         self.network_us.unwrap_or(self.layers_us)
     }
+}
+
+/// Microseconds with whole nanoseconds, as records hold them.
+fn nanoseconds(us: f64) -> f64 {
+    (us * 1e3).round() / 1e3
 }
 
 /// The one to take: the first unless a later one is faster by more than chance.
@@ -227,8 +233,8 @@ impl Mixing<'_, '_> {
         let mixture = |(i, t): (usize, &Tried)| Mixture {
             name: t.what.into(),
             int8_layers: heavy(&t.version.graph),
-            layers_us: t.layers_us,
-            network_us: t.network_us,
+            layers_us: nanoseconds(t.layers_us),
+            network_us: t.network_us.map(nanoseconds),
             taken: i == taken,
         };
         SpeedReport {
@@ -269,7 +275,18 @@ impl Mixing<'_, '_> {
     /// The engine's plans when this one is `version`.
     fn plans<'a>(&'a self, version: &'a Version) -> Vec<&'a Lowering> {
         let of = |(i, v): (usize, &'a Version)| if i == self.at { version } else { v };
-        self.chosen.iter().enumerate().map(of).map(|v| &v.lowering).collect()
+        self.chosen.iter().enumerate().map(of).map(|v| &*v.lowering).collect()
+    }
+
+    /// What is told where there is no choice.
+    fn as_it_is(&self) -> SpeedReport {
+        let int8_layers = heavy(&self.chosen[self.at].graph);
+        let layers_us = predicted(&self.chosen[self.at].lowering, &self.tuner.target).iter().sum();
+        let layers_us = nanoseconds(layers_us);
+        let name = "int8".to_string();
+        let only = Mixture { name, int8_layers, layers_us, network_us: None, taken: true };
+        let batch = self.source.batch;
+        SpeedReport { batch, measured: false, tried: vec![only], layers: Vec::new() }
     }
 
     /// By the cost model alone.
@@ -306,14 +323,24 @@ impl Mixing<'_, '_> {
         let base = self.chosen[self.at].clone();
         let int8 = self.choose(&base, None, (&mut *progress, share * 0.35))?;
         let floats = self.floats.clone();
-        let mut float = self.choose(&floats, full.as_ref(), (&mut *progress, share * 0.15))?;
+        let mut float = match self.choose(&floats, full.as_ref(), (&mut *progress, share * 0.15)) {
+            Ok(tactics) => tactics,
+            // There is no memory for FP16.
+            Err(BuildError::Memory(why)) => {
+                log::info!("all that can be stays on integers: {why}");
+                let report = self.as_it_is();
+                let tuned = plain(self.tuner, self.chosen, self.at, (progress, share * 0.5))?;
+                return Ok((tuned, report));
+            }
+            Err(e) => return Err(e),
+        };
         let times = (measured(&int8), measured(&float));
         let (Some(int8_us), Some(float_us), false) = (times.0, times.1, self.tuner.late()) else {
             // Not all is known yet: a later build goes on.
-            let mut report = self.by_model()?;
-            report.measured = false;
-            self.tuner.tuning.untimed = self.tuner.tuning.untimed.max(untimed + 1);
+            let report = self.by_model()?;
+            self.tuner.tuning.untimed = untimed;
             let tuned = plain(self.tuner, self.chosen, self.at, (progress, share * 0.5))?;
+            self.tuner.tuning.untimed = self.tuner.tuning.untimed.max(untimed + 1);
             return Ok((tuned, report));
         };
         let mut units = self.units(&int8_us, &float_us);
@@ -377,7 +404,11 @@ impl Mixing<'_, '_> {
         full: Option<&HashSet<String>>,
         shown: (&mut dyn Progress, f64),
     ) -> Result<Vec<Tactic>, BuildError> {
-        let fixed = self.tuner.fixed(&self.plans(version))?;
+        // What does not fit as it is may do so in part.
+        let fixed = match self.tuner.fixed(&self.plans(version)) {
+            Ok(fixed) => fixed,
+            Err(_) => self.tuner.fixed(&self.plans(&self.chosen[self.at]))?,
+        };
         self.tuner.choose(&version.lowering, fixed, full, shown)
     }
 
@@ -405,7 +436,7 @@ impl Mixing<'_, '_> {
         let networks: Vec<_> = (tried.iter())
             .filter_map(|t| {
                 let Tuned { tactics, schedule, .. } = t.tuned.as_ref()?;
-                Some((&t.version.lowering, &tactics[..], schedule))
+                Some((&*t.version.lowering, &tactics[..], schedule))
             })
             .collect();
         let times = compare(context, &networks)?;
@@ -461,8 +492,8 @@ fn faster(graph: &Graph, unit: &Unit, measured: bool, all: bool) -> Faster {
         op: node.op.name().into(),
         heavy: kind(graph, node) == Kind::Product,
         nodes: unit.nodes.iter().map(|&n| graph.nodes[n].name.clone()).collect(),
-        int8_us: unit.int8,
-        fp16_us: unit.float,
+        int8_us: nanoseconds(unit.int8),
+        fp16_us: nanoseconds(unit.float),
         reason,
     }
 }
