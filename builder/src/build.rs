@@ -10,10 +10,11 @@ use std::time::Instant;
 
 use tobiuo_engine::format::SectionKind;
 use tobiuo_engine::{
-    DeviceKey, EngineFile, EngineWriter, Manifest, Port, Precision, Provenance, SectionSpec,
-    TENSOR_ALIGN, Task, ThisDevice, write_sections,
+    DeviceKey, EngineWriter, Manifest, Port, Precision, Provenance, SectionSpec, TENSOR_ALIGN,
+    Task, write_sections,
 };
 
+use crate::cuda::make::tune::Tuner;
 use crate::cuda::make::{Made, Request, make};
 use crate::graph::Graph;
 use crate::hardware::{Chosen, Gpu, Hardware, choose};
@@ -24,6 +25,7 @@ use crate::passes::{PASSES, PassOptions, optimise};
 use crate::plan::weights::Weights;
 use crate::plan::{PlanReport, plan};
 use crate::progress::Progress;
+use crate::quantize::Decision;
 use crate::{BuildError, meaning};
 pub use report::{BuildReport, Cached};
 pub(crate) use reuse::{Begun, Standing};
@@ -279,68 +281,6 @@ impl<'a> Job<'a> {
         self.options.describe(&device)
     }
 
-    /// True for an engine's device where this build would make one for it.
-    fn same_device(&self, engine: &EngineFile) -> bool {
-        match (&self.chosen.hardware, &engine.manifest().device) {
-            (Hardware::Cpu, DeviceKey::Cpu { .. }) => true,
-            (Hardware::Gpu(gpu), DeviceKey::Cuda(key)) => match &gpu.device {
-                None => key.sm == gpu.sm && !key.tuned,
-                Some(device) => {
-                    let here = DeviceKey::Cuda(tobiuo_cuda::device_key(device));
-                    engine.check_device(&ThisDevice::from(here)).is_ok()
-                }
-            },
-            _ => false,
-        }
-    }
-
-    /// The report of an engine that this build would make again, if there is a sound one.
-    fn reusable(&self, first: &(usize, Graph)) -> Option<BuildReport> {
-        if !self.engine.exists() || !self.may_reuse() {
-            return None;
-        }
-        let engine = match EngineFile::open(self.engine) {
-            Ok(engine) => engine,
-            Err(e) => {
-                log::info!("the engine that is there is built anew: {e}");
-                return None;
-            }
-        };
-        let m = engine.manifest();
-        let said = &first.1.metadata;
-        let same = m.builder == VERSION
-            && !self.lacks_tuning(&engine)
-            && m.provenance.options == self.described()
-            && self.same_device(&engine)
-            // What a model's properties say is no part of its hash.
-            && m.labels == said.labels
-            && m.task == said.task.clone().unwrap_or(Task::Tensors)
-            && m.preprocess == said.preprocess
-            && m.provenance.model_hash == model_hash(&first.1);
-        same.then(|| BuildReport {
-            model: self.model.into(),
-            model_hash: m.provenance.model_hash.clone(),
-            engine: self.engine.into(),
-            engine_hash: engine.hash_hex(),
-            engine_bytes: engine.len(),
-            reused: true,
-            device: self.chosen.hardware.name(),
-            device_why: self.chosen.why.clone(),
-            precision: m.precision,
-            inputs: m.inputs.clone(),
-            outputs: m.outputs.clone(),
-            task: m.task.clone(),
-            labels: m.labels.len(),
-            weights_bytes: engine.weights().len() as u64,
-            passes: m.provenance.passes.clone(),
-            plans: Vec::new(),
-            cuda: None,
-            int8: None,
-            notes: first.1.metadata.notes.clone(),
-            seconds: self.begun.elapsed().as_secs_f64(),
-        })
-    }
-
     /// Which passes run: on a GPU, siblings merge.
     fn pass_options(&self) -> PassOptions {
         let mut passes = self.options.passes.clone();
@@ -380,30 +320,47 @@ impl<'a> Job<'a> {
             }
             optimised.push((batch, graph));
         }
-        let (optimised, int8) =
-            self.to_integers(optimised, plain, &model_hash, progress, self.shares().int8)?;
-        let planned = match &self.chosen.hardware {
-            Hardware::Cpu => self.plan_cpu(optimised, progress)?,
-            Hardware::Gpu(gpu) => {
-                let request = Request {
-                    gpu,
-                    precision: self.chosen.precision,
-                    options: self.options,
-                    model: &metadata.model,
-                    model_hash: &model_hash,
-                    described: &self.described(),
-                    task: metadata.task.as_ref().unwrap_or(&Task::Tensors),
-                    preprocess: metadata.preprocess.as_ref(),
-                };
-                let mut made = make(&request, &optimised, progress, self.shares().plan)?;
-                Planned {
+        let batches: Vec<usize> = optimised.iter().map(|(b, _)| *b).collect();
+        let described = self.described();
+        let request = |gpu| Request {
+            gpu,
+            precision: self.chosen.precision,
+            options: self.options,
+            model: &metadata.model,
+            model_hash: &model_hash,
+            described: &described,
+            batches: &batches,
+            task: metadata.task.as_ref().unwrap_or(&Task::Tensors),
+            preprocess: metadata.preprocess.as_ref(),
+        };
+        let mut tuner = match &self.chosen.hardware {
+            Hardware::Cpu => None,
+            Hardware::Gpu(gpu) => Some(Tuner::open(&request(gpu))?),
+        };
+        let share = self.shares().int8;
+        let decision =
+            self.calibrate(&optimised, plain, &model_hash, tuner.as_mut(), progress, share)?;
+        let (planned, speeds) = match (&self.chosen.hardware, tuner) {
+            (Hardware::Gpu(gpu), Some(tuner)) => {
+                let sources = int8::sources(optimised, decision.as_ref());
+                let recorded = decision.as_ref().map(Decision::recorded);
+                let share = self.shares().plan;
+                let mut made = make(&request(gpu), tuner, &sources, recorded, progress, share)?;
+                let speeds = std::mem::take(&mut made.speeds);
+                let planned = Planned {
                     key: DeviceKey::Cuda(made.key.clone()),
                     plans: std::mem::take(&mut made.plans),
                     reports: Vec::new(),
                     content: Content::Cuda(Box::new(made)),
-                }
+                };
+                (planned, speeds)
+            }
+            _ => {
+                let graphs = int8::on_integers(optimised, decision.as_ref())?;
+                (self.plan_cpu(graphs, progress)?, Vec::new())
             }
         };
+        let int8 = decision.map(|d| d.report.with_speed(speeds));
         let mut notes = metadata.notes.clone();
         if matches!(&planned.key, DeviceKey::Cuda(key) if !key.tuned) {
             notes.push(UNTUNED.into());

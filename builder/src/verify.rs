@@ -1,15 +1,16 @@
 //! An engine's outputs against the FP32 CPU reference of the graph as it was imported.
 
 mod cuda;
+mod integers;
 pub(crate) use cuda::tensor as tensor_of;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 use tobiuo_cpu::CpuExecutor;
-use tobiuo_engine::{DeviceKey, EngineFile, Plan, Precision};
+use tobiuo_engine::{DeviceKey, EngineFile, Plan, Precision, Task};
 use tobiuo_tensor::{DType, Tensor, TensorData, TensorViewMut, ViewDataMut, numel};
 
 use crate::BuildError;
@@ -29,8 +30,11 @@ pub struct VerifyOptions {
     /// Of the random inputs.
     pub seed: u64,
     /// Largest relative L2 error that is right; `None`: by the engine's precision, of a network
-    /// 1e-4 in f32 and 1e-2 in f16 or TF32, of a layer of a CUDA engine 1e-5 and 2e-3.
+    /// 1e-4 in f32, 1e-2 in f16 or TF32 and 0.25 in INT8, of a layer of a CUDA engine 1e-5 in f32
+    /// and else 2e-3. Integers that a layer of a CUDA engine stores are right bit for bit only.
     pub tolerance: Option<f64>,
+    /// The calibration cache of an INT8 engine's build, to compare its layers.
+    pub calibration: Option<PathBuf>,
     /// Inputs given by name; others are random. With all given, one sample is run.
     pub inputs: Vec<(String, Tensor)>,
     /// Shapes that the model leaves open, as at the build; those of the engine's inputs where
@@ -45,6 +49,7 @@ impl Default for VerifyOptions {
             samples: 3,
             seed: 1,
             tolerance: None,
+            calibration: None,
             inputs: Vec::new(),
             input_shapes: Vec::new(),
         }
@@ -84,7 +89,8 @@ pub struct PlanComparison {
     pub layers_without_counterpart: usize,
     /// First layer over the tolerance.
     pub first_difference: Option<String>,
-    /// Of a classifier on a GPU: the class with the highest score is the same.
+    /// Of a classifier on a GPU or in INT8: the class with the highest score is the same, or one
+    /// whose score is as high within the tolerance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub same_top1: Option<bool>,
 }
@@ -329,7 +335,16 @@ fn compare_plan(
         .collect();
     let mut layers: Vec<Comparison> = Vec::new();
     let mut without = 0;
-    let tolerance = options.tolerance.unwrap_or(cuda::tolerances(Precision::Fp32).1);
+    let task = engine.manifest().task.clone();
+    let classes =
+        matches!(task, Task::Classify { .. }) && engine.manifest().precision == Precision::Int8;
+    let mut same_top1 = classes.then_some(true);
+    // The CPU device computes in f32 whatever is not on integers.
+    let precision = match engine.manifest().precision {
+        Precision::Int8 => Precision::Int8,
+        _ => Precision::Fp32,
+    };
+    let tolerance = options.tolerance.unwrap_or(cuda::tolerances(precision).1);
     for number in 0..samples(graph, options) {
         let inputs = sample(graph, options, number);
         let by_name: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
@@ -373,6 +388,11 @@ fn compare_plan(
         for (i, (_, v)) in graph.outputs.iter().enumerate() {
             let got = executor.output(i).to_tensor();
             worse(&mut outputs[i], &results[v], &got, tolerance);
+            if let (Task::Classify { output }, Some(same)) = (&task, &mut same_top1)
+                && *output == i
+            {
+                *same &= cuda::same_top(&results[v], &got, tolerance);
+            }
         }
     }
     let first_difference = layers.iter().find(|l| !l.ok).map(|l| l.layer.clone());
@@ -382,7 +402,7 @@ fn compare_plan(
         layers,
         layers_without_counterpart: without,
         first_difference,
-        same_top1: None,
+        same_top1,
     })
 }
 

@@ -7,12 +7,15 @@ use tobiuo_engine::Precision;
 
 use super::Job;
 use crate::BuildError;
+use crate::cuda::make::tune::Tuner;
+use crate::cuda::speed::Source;
 use crate::graph::Graph;
 use crate::hardware::Hardware;
 use crate::passes::optimise;
 use crate::progress::Progress;
+use crate::quantize::clock::{Clock, OnCpu};
 use crate::quantize::report::Int8Report;
-use crate::quantize::{self, Network, OnGpu, is_quantised};
+use crate::quantize::{self, Decision, How, Network, OnGpu, is_quantised};
 
 /// A file's hash, short; empty where it cannot be read.
 fn file_hash(path: &Path) -> String {
@@ -94,22 +97,29 @@ impl Job<'_> {
         Ok(Some(optimise(imported.clone(), &self.options.passes, &mut |_| ())?.0))
     }
 
-    /// Calibrates what is to be calibrated, and makes every graph one of integers.
-    pub(super) fn to_integers(
+    /// Calibrates what is to be calibrated; `None`: nothing is.
+    pub(super) fn calibrate(
         &self,
-        graphs: Vec<(usize, Graph)>,
+        graphs: &[(usize, Graph)],
         plain: Option<Graph>,
         model_hash: &str,
+        tuner: Option<&mut Tuner>,
         progress: &mut dyn Progress,
         share: f64,
-    ) -> Result<(ByBatch, Option<Int8Report>), BuildError> {
+    ) -> Result<Option<Decision>, BuildError> {
         let done = self.chosen.precision != Precision::Int8
             || graphs.iter().any(|(_, g)| g.nodes.iter().any(|n| is_integer_layer(&n.op)));
         if done {
-            return Ok((graphs, None));
+            return Ok(None);
         }
-        let options = &self.options.int8;
-        let graph = &graphs[0].1;
+        let (graph, options) = (&graphs[0].1, &self.options.int8);
+        let recorded = tuner.as_ref().and_then(|t| t.record.as_ref()).and_then(|r| r.int8.clone());
+        let recorded = recorded.as_ref();
+        let mut cpu = OnCpu;
+        let clock: &mut dyn Clock = match tuner {
+            Some(tuner) => tuner,
+            None => &mut cpu,
+        };
         let gpu = match &self.chosen.hardware {
             Hardware::Gpu(gpu) if gpu.device.is_some() => {
                 Some(OnGpu { gpu, options: &self.options.cuda })
@@ -117,13 +127,24 @@ impl Job<'_> {
             _ => None,
         };
         let network = Network { graph, plain: plain.as_ref().unwrap_or(graph), gpu };
-        let decision = quantize::decide(&network, options, model_hash, progress, share)?;
-        let mut out = Vec::new();
-        for (batch, graph) in graphs {
-            out.push((batch, quantize::apply(&graph, &decision.ranges, &decision.floats)?));
-        }
-        Ok((out, Some(decision.report)))
+        let how = How { clock, recorded };
+        quantize::decide(&network, options, model_hash, how, progress, share).map(Some)
     }
+}
+
+/// What CUDA plans are made from.
+pub(super) fn sources(graphs: ByBatch, decision: Option<&Decision>) -> Vec<Source<'_>> {
+    let int8 = decision.map(|d| (&d.ranges, &d.floats));
+    graphs.into_iter().map(|(batch, graph)| Source { batch, graph, int8 }).collect()
+}
+
+/// The graphs with integer layers, where they were calibrated.
+pub(super) fn on_integers(
+    graphs: ByBatch,
+    decision: Option<&Decision>,
+) -> Result<ByBatch, BuildError> {
+    let Some(d) = decision else { return Ok(graphs) };
+    graphs.into_iter().map(|(b, g)| Ok((b, quantize::apply(&g, &d.ranges, &d.floats)?))).collect()
 }
 
 /// True for what the pass `integers` leaves of a model that came quantised.
@@ -149,7 +170,10 @@ pub(super) fn notes(report: &Int8Report) -> Vec<String> {
         report.calibrator,
         if report.from_cache { ", from a calibration cache" } else { "" }
     )];
-    for l in report.layers.iter().filter(|l| !l.int8) {
+    for s in &report.speed {
+        notes.extend(s.notes());
+    }
+    for l in report.layers.iter().filter(|l| !l.int8 && !report.for_speed(&l.name)) {
         notes.push(format!("int8: {} ({}) is in floats: {}", l.name, l.op, l.reason));
     }
     if let Some(g) = &report.gate

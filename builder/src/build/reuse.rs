@@ -95,6 +95,68 @@ impl<'a> Begun<'a> {
 }
 
 impl Job<'_> {
+    /// True for an engine's device where this build would make one for it.
+    pub(super) fn same_device(&self, engine: &EngineFile) -> bool {
+        match (&self.chosen.hardware, &engine.manifest().device) {
+            (Hardware::Cpu, DeviceKey::Cpu { .. }) => true,
+            (Hardware::Gpu(gpu), DeviceKey::Cuda(key)) => match &gpu.device {
+                None => key.sm == gpu.sm && !key.tuned,
+                Some(device) => {
+                    let here = DeviceKey::Cuda(tobiuo_cuda::device_key(device));
+                    engine.check_device(&ThisDevice::from(here)).is_ok()
+                }
+            },
+            _ => false,
+        }
+    }
+
+    /// The report of an engine that this build would make again, if there is a sound one.
+    pub(super) fn reusable(&self, first: &(usize, Graph)) -> Option<BuildReport> {
+        if !self.engine.exists() || !self.may_reuse() {
+            return None;
+        }
+        let engine = match EngineFile::open(self.engine) {
+            Ok(engine) => engine,
+            Err(e) => {
+                log::info!("the engine that is there is built anew: {e}");
+                return None;
+            }
+        };
+        let m = engine.manifest();
+        let said = &first.1.metadata;
+        let same = m.builder == VERSION
+            && !self.lacks_tuning(&engine)
+            && m.provenance.options == self.described()
+            && self.same_device(&engine)
+            // What a model's properties say is no part of its hash.
+            && m.labels == said.labels
+            && m.task == said.task.clone().unwrap_or(Task::Tensors)
+            && m.preprocess == said.preprocess
+            && m.provenance.model_hash == model_hash(&first.1);
+        same.then(|| BuildReport {
+            model: self.model.into(),
+            model_hash: m.provenance.model_hash.clone(),
+            engine: self.engine.into(),
+            engine_hash: engine.hash_hex(),
+            engine_bytes: engine.len(),
+            reused: true,
+            device: self.chosen.hardware.name(),
+            device_why: self.chosen.why.clone(),
+            precision: m.precision,
+            inputs: m.inputs.clone(),
+            outputs: m.outputs.clone(),
+            task: m.task.clone(),
+            labels: m.labels.len(),
+            weights_bytes: engine.weights().len() as u64,
+            passes: m.provenance.passes.clone(),
+            plans: Vec::new(),
+            cuda: None,
+            int8: None,
+            notes: first.1.metadata.notes.clone(),
+            seconds: self.begun.elapsed().as_secs_f64(),
+        })
+    }
+
     /// An engine whose kernels this build would time, and which were not, or not all.
     pub(super) fn lacks_tuning(&self, engine: &EngineFile) -> bool {
         let times = matches!(self.chosen.hardware, Hardware::Gpu(Gpu { device: Some(_), .. }))

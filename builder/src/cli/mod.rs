@@ -137,7 +137,10 @@ FP32 CPU reference, and compares outputs: relative L2 error and largest absolute
       --samples N            random inputs (3)
       --seed N               of the random inputs (1)
       --tolerance X          largest relative L2 error (fp32: 1e-4, a layer on a GPU 1e-5; fp16
-                             and tf32: 1e-2, a layer 2e-3)
+                             and tf32: 1e-2, a layer 2e-3; int8: 0.25, a layer 2e-3, integers
+                             bit for bit)
+      --calibration-cache FILE
+                             with --layers, of a calibrated INT8 engine: what its build wrote
       --input NAME=FILE.npy  an input instead of a random one; may repeat
       --input-shape NAME=... as at the build
       --json                 one document on stdout
@@ -346,6 +349,7 @@ fn verify_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
             Long("samples") => options.samples = parser.value()?.parse()?,
             Long("seed") => options.seed = parser.value()?.parse()?,
             Long("tolerance") => options.tolerance = Some(parser.value()?.parse()?),
+            Long("calibration-cache") => options.calibration = Some(parser.value()?.into()),
             Long("input") => {
                 let text = parser.value()?.string()?;
                 let (name, path) = args::split(&text, "--input", "NAME=FILE.npy")?;

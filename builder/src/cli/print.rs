@@ -229,9 +229,13 @@ pub(super) fn check(r: &CheckReport) -> String {
 
 fn comparison(out: &mut String, c: &Comparison) {
     let mark = if c.ok { "ok  " } else { "OVER" };
+    let snr = match c.relative_l2 > 1e-3 && c.relative_l2.is_finite() {
+        true => format!(" (SNR {:.1} dB)", -20.0 * c.relative_l2.log10()),
+        false => String::new(),
+    };
     let _ = write!(
         out,
-        "  {mark} rel L2 {:9.2e}  max abs {:9.2e}  {}",
+        "  {mark} rel L2 {:9.2e}{snr}  max abs {:9.2e}  {}",
         c.relative_l2, c.max_abs, c.name
     );
     let _ = write!(out, " {:?}", c.shape);

@@ -39,7 +39,7 @@ pub(super) struct Fixed {
 
 /// Weights, arena, inputs and outputs of the largest plan, if they are within the limit.
 pub(super) fn fixed_memory(
-    lowerings: &[Lowering],
+    lowerings: &[&Lowering],
     limit: Option<u64>,
 ) -> Result<Fixed, BuildError> {
     let Some(limit) = limit else { return Ok(Fixed { weights: 0, all: 0 }) };

@@ -9,5 +9,6 @@ pub mod make;
 pub mod pack;
 pub mod schedule;
 pub mod sections;
+pub mod speed;
 pub mod view;
 pub mod vision;

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use tobiuo_tensor::Tensor;
 
+use super::clock::Clock;
 use super::insert::Ranges;
 use super::measure::Measure;
 use super::report::{GateReport, GateStep};
-use super::runner::{Runner, Times};
+use super::runner::Times;
 use super::select::{Kind, kind, select};
 use super::{Int8Options, apply, error_of};
 use crate::BuildError;
@@ -17,8 +18,9 @@ use crate::progress::Progress;
 
 /// Samples that layers are ranked on.
 const RANKED_ON: usize = 8;
-/// Runs that a time is the median of.
-const RUNS: usize = 7;
+/// Microseconds below which a layer's cost counts as this much, of the network's: a layer that is
+/// no slower in floats costs next to nothing.
+const LEAST: f64 = 1e-3;
 
 /// Layers put back in each step: few first, where each counts.
 fn batch(step: usize) -> usize {
@@ -41,14 +43,14 @@ fn int8_layers(graph: &Graph, floats: &BTreeMap<String, String>) -> Vec<String> 
 }
 
 /// A layer's own time, whatever was fused behind it.
-fn time_of(times: &Times, layer: &str) -> Option<f64> {
+fn time_of(times: &Times, layer: &str) -> f64 {
     let own = |name: &str| {
         name == layer || name.strip_prefix(layer).is_some_and(|rest| rest.starts_with(" + "))
     };
-    times.layers.iter().find(|(name, _)| own(name)).map(|(_, t)| *t)
+    times.layers.iter().filter(|(name, _)| own(name)).map(|(_, t)| t).sum()
 }
 
-/// Adds layers to `floats` until the loss is at most `allowed`.
+/// Adds layers to `floats` until the loss is at most what is allowed.
 ///
 /// # Errors
 ///
@@ -58,10 +60,11 @@ pub fn hold(
     ranges: &Ranges,
     floats: &mut BTreeMap<String, String>,
     held: &[(Vec<Tensor>, Vec<Tensor>)],
-    allowed: f64,
     options: &Int8Options,
+    clock: &mut dyn Clock,
     progress: &mut dyn Progress,
 ) -> Result<GateReport, BuildError> {
+    let allowed = options.accuracy_drop.unwrap_or_default();
     let measure = Measure::new(graph, held, options)?;
     progress.advance(0.0, "in floats");
     let baseline = measure.value(graph, &mut |done| progress.advance(done * 0.2, "in floats"))?;
@@ -69,13 +72,14 @@ pub fn hold(
     let Some((first, _)) = samples.first() else {
         return Err(BuildError::Usage("--accuracy-drop: there is nothing to measure on".into()));
     };
-    let float_times = Runner::new(graph)?.times(first, RUNS)?;
+    let float_times = clock.times(graph, first)?;
     let mut report = GateReport {
         metric: measure.name().into(),
         pictures: measure.pictures(),
         baseline,
         allowed,
         baseline_microseconds: float_times.network,
+        clock: clock.name().into(),
         steps: Vec::new(),
         holds: false,
     };
@@ -87,7 +91,7 @@ pub fn hold(
         let what = format!("step {step}");
         let done = 1.0 - 0.8 / (1.0 + step as f64);
         let value = measure.value(&lowered, &mut |_| progress.advance(done, &what))?;
-        let times = Runner::new(&lowered)?.times(first, RUNS)?;
+        let times = clock.times(&lowered, first)?;
         let left = int8_layers(graph, floats);
         let drop = measure.drop(baseline, value);
         report.steps.push(GateStep {
@@ -119,8 +123,9 @@ pub fn hold(
         order.retain(|(name, ..)| still.contains(name));
         for (name, gain, cost) in order.iter().take(batch(step)) {
             let why = format!(
-                "for accuracy: alone it takes {gain:.4} off the outputs' error and adds {cost:.0} \
-                 us (CPU device)"
+                "for accuracy: alone it takes {gain:.4} off the outputs' error and adds {cost:.2} \
+                 us ({})",
+                report.clock
             );
             floats.insert(name.clone(), why);
             put_back.push(name.clone());
@@ -172,13 +177,12 @@ fn rank(
         without.insert(name.clone(), String::new());
         let error = error_of(&apply(graph, ranges, &without)?, samples)?;
         let gain = if all.is_finite() { all - error } else { f64::from(error.is_finite()) };
-        let (slow, fast) = (time_of(in_floats, name), time_of(in_int8, name));
-        let cost = slow.unwrap_or(0.0) - fast.unwrap_or(0.0);
+        let cost = time_of(in_floats, name) - time_of(in_int8, name);
         ranked.push((name.clone(), gain, cost));
     }
-    // A layer that is no slower in floats costs next to nothing.
+    let least = in_floats.network * LEAST;
     let worth = |(_, gain, cost): &(String, f64, f64)| {
-        if *gain > 0.0 { gain / cost.max(1.0) } else { *gain }
+        if *gain > 0.0 { gain / cost.max(least) } else { *gain }
     };
     ranked.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
     Ok(ranked)

@@ -13,7 +13,7 @@ use super::histogram::Histogram;
 use super::select::observed;
 use crate::BuildError;
 use crate::cuda::lower::{Buffer, Lowered, Lowering, Operand, lower};
-use crate::cuda::make::{caches, no_compiler};
+use crate::cuda::make::tune::{caches, no_compiler};
 use crate::cuda::schedule::Schedule;
 use crate::cuda::view::{BufferId, View, dense};
 use crate::graph::{Graph, ValueId};
@@ -75,6 +75,7 @@ impl Collector {
             scratch_limit: None,
             memory_limit: None,
             deadline: None,
+            full: None,
         };
         let (tactics, _) = chooser.choose(&lowering, progress, share)?;
         let context = Context::new(device.ordinal)?;

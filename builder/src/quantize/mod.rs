@@ -11,6 +11,7 @@
 
 pub mod cache;
 pub mod calibrators;
+pub mod clock;
 pub mod compare;
 pub mod errors;
 pub mod gate;
@@ -20,7 +21,7 @@ pub mod insert;
 mod measure;
 mod npz;
 pub mod report;
-mod runner;
+pub mod runner;
 pub mod select;
 mod source;
 pub mod svg;
@@ -36,8 +37,10 @@ use crate::BuildError;
 use crate::graph::Graph;
 use crate::passes;
 use crate::progress::Progress;
+use crate::tactics::record::RecordedInt8;
 use cache::Cached;
 use calibrators::{ALL, Calibrator};
+use clock::Clock;
 use compare::OutputError;
 use gpu::Collector;
 pub use gpu::OnGpu;
@@ -107,6 +110,21 @@ pub struct Decision {
     pub report: Int8Report,
 }
 
+impl Decision {
+    /// What a record needs of it.
+    pub fn recorded(&self) -> RecordedInt8 {
+        RecordedInt8 { floats: self.floats.clone(), gate: self.report.gate.clone() }
+    }
+}
+
+/// Where what cannot be computed comes from.
+pub struct How<'a> {
+    /// Tells what layers take on the engine's device.
+    pub clock: &'a mut dyn Clock,
+    /// What an earlier build's gate decided, to do the same.
+    pub recorded: Option<&'a RecordedInt8>,
+}
+
 /// True for a model that came quantised.
 pub fn is_quantised(graph: &Graph) -> bool {
     graph.nodes.iter().any(|n| matches!(n.op, Op::Quantize { .. } | Op::Dequantize { .. }))
@@ -162,13 +180,16 @@ pub fn decide(
     network: &Network<'_>,
     options: &Int8Options,
     model_hash: &str,
+    how: How,
     progress: &mut dyn Progress,
     share: f64,
 ) -> Result<Decision, BuildError> {
     let begun = Instant::now();
     let graph = network.graph;
     let cached = read_cache(options, model_hash)?;
-    let gate_needs_samples = options.accuracy_drop.is_some() && options.annotations.is_none();
+    // What was recorded is not measured again.
+    let allowed = options.accuracy_drop.filter(|_| how.recorded.is_none());
+    let gate_needs_samples = allowed.is_some() && options.annotations.is_none();
     if cached.is_none() && options.calibration.is_none() {
         return Err(BuildError::Usage(
             "precision int8: --calibration names what to calibrate on: a folder of pictures, a \
@@ -187,7 +208,7 @@ pub fn decide(
     let mut floats = ends(graph);
     let mut report = Int8Report::default();
     let mut held = Vec::new();
-    let with_gate = if options.accuracy_drop.is_some() { 0.5 } else { 1.0 };
+    let with_gate = if allowed.is_some() { 0.5 } else { 1.0 };
     let ranges = match cached {
         Some(cached) => {
             report.calibrator = cached.calibrator.clone();
@@ -224,9 +245,14 @@ pub fn decide(
         }
     };
     report.calibration_seconds = begun.elapsed().as_secs_f64();
-    if let Some(allowed) = options.accuracy_drop {
+    if let Some(recorded) = how.recorded {
+        floats = recorded.floats.clone();
+        report.gate = recorded.gate.clone();
+    }
+    if allowed.is_some() {
         progress.stage("accuracy", share * (1.0 - with_gate));
-        let gate = gate::hold(graph, &ranges, &mut floats, &held, allowed, options, progress)?;
+        let clock = how.clock;
+        let gate = gate::hold(graph, &ranges, &mut floats, &held, options, clock, progress)?;
         report.gate = Some(gate);
     }
     report.layers = layers(graph, &ranges, &floats, &held)?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Layers that people are told of.
 const WORST: usize = 5;
@@ -31,6 +31,9 @@ pub struct Int8Report {
     pub layers: Vec<LayerPrecision>,
     /// Accuracy against latency, where a loss was allowed.
     pub gate: Option<GateReport>,
+    /// What is in FP16 because it is faster there, of each plan of a GPU engine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub speed: Vec<SpeedReport>,
     /// What the user should know.
     pub notes: Vec<String>,
 }
@@ -68,8 +71,59 @@ pub struct LayerPrecision {
     pub result_db: Option<f64>,
 }
 
+/// What of a plan is in FP16 because it is faster there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeedReport {
+    /// Items per run.
+    pub batch: usize,
+    /// By timing on the device; false: by the cost model.
+    pub measured: bool,
+    /// The network on integers (`int8`), mixed, and in floats (`fp16`).
+    pub tried: Vec<Mixture>,
+    /// In FP16, in the network's order.
+    pub layers: Vec<Faster>,
+}
+
+/// The network with some layers on integers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mixture {
+    /// `int8`, `mixed` or `fp16`.
+    pub name: String,
+    /// Heavy layers on integers.
+    pub int8_layers: usize,
+    /// Sum of the layers' times alone, microseconds.
+    pub layers_us: f64,
+    /// The whole network, microseconds, where it was timed.
+    pub network_us: Option<f64>,
+    /// It is what the engine holds.
+    pub taken: bool,
+}
+
+/// A layer in FP16 because it, or its neighbourhood, is faster there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Faster {
+    /// Its name.
+    pub name: String,
+    /// Its operator.
+    pub op: String,
+    /// A convolution or fully connected layer.
+    pub heavy: bool,
+    /// The nodes that are fused in it.
+    pub nodes: Vec<String>,
+    /// Microseconds on integers.
+    pub int8_us: f64,
+    /// Microseconds in FP16.
+    pub fp16_us: f64,
+    /// Why.
+    pub reason: String,
+}
+
 /// Accuracy against latency.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GateReport {
     /// What is measured: `AP50:95`, `top-1`, `output error`.
     pub metric: String,
@@ -81,6 +135,8 @@ pub struct GateReport {
     pub allowed: f64,
     /// The network in floats.
     pub baseline_microseconds: f64,
+    /// Where latencies are of: `CPU`, `GPU`, or `GPU, predicted` by the cost model.
+    pub clock: String,
     /// From all layers on integers to what holds.
     pub steps: Vec<GateStep>,
     /// The last step is within what is allowed.
@@ -88,21 +144,46 @@ pub struct GateReport {
 }
 
 /// One step.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GateStep {
     /// Layers put back to floats in this step.
     pub put_back: Vec<String>,
     /// Layers on integers.
     pub int8_layers: usize,
-    /// The metric.
+    /// The metric; `null` in JSON where it is no number.
+    #[serde(deserialize_with = "number")]
     pub value: f64,
     /// The loss.
+    #[serde(deserialize_with = "number")]
     pub drop: f64,
-    /// The whole network, measured on the CPU device.
+    /// The whole network on the device that the engine is for.
     pub microseconds: f64,
 }
 
+/// A number that is none is `null` in JSON.
+fn number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::INFINITY))
+}
+
 impl Int8Report {
+    /// With what is in FP16 because it is faster there: `layers` are those of the first plan.
+    pub fn with_speed(mut self, speed: Vec<SpeedReport>) -> Int8Report {
+        for f in speed.first().iter().flat_map(|s| &s.layers) {
+            let same = |l: &&mut LayerPrecision| l.int8 && l.name == f.name;
+            if let Some(l) = self.layers.iter_mut().find(same) {
+                (l.int8, l.reason) = (false, f.reason.clone());
+            }
+        }
+        self.speed = speed;
+        self
+    }
+
+    /// True for layers that some plan has in FP16 because that is faster.
+    pub fn for_speed(&self, layer: &str) -> bool {
+        self.speed.iter().flat_map(|s| &s.layers).any(|f| f.name == layer)
+    }
+
     /// Lines for people.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
@@ -139,7 +220,7 @@ impl Int8Report {
         }
         let int8 = self.layers.iter().filter(|l| l.int8).count();
         let _ = writeln!(out, "INT8: {int8} of {} heavy layers", self.layers.len());
-        for l in self.layers.iter().filter(|l| !l.int8) {
+        for l in self.layers.iter().filter(|l| !l.int8 && !self.for_speed(&l.name)) {
             let _ = writeln!(out, "  in floats: {} ({}): {}", l.name, l.op, l.reason);
         }
         let mut worst: Vec<(&LayerPrecision, f64)> =
@@ -154,6 +235,7 @@ impl Int8Report {
         if let Some(g) = &self.gate {
             out.push_str(&g.to_text());
         }
+        self.speed.iter().for_each(|s| out.push_str(&s.to_text()));
         for n in &self.notes {
             let _ = writeln!(out, "note: {n}");
         }
@@ -161,16 +243,64 @@ impl Int8Report {
     }
 }
 
+impl SpeedReport {
+    /// The mixture that was taken.
+    pub fn taken(&self) -> Option<&Mixture> {
+        self.tried.iter().find(|m| m.taken)
+    }
+
+    /// Lines for people.
+    pub fn to_text(&self) -> String {
+        let how = if self.measured { "timed" } else { "predicted by the cost model" };
+        let mut out = format!("precision by speed, batch {}, {how}:\n", self.batch);
+        for m in &self.tried {
+            let mark = if m.taken { "  <- taken" } else { "" };
+            let network = m.network_us.map_or(String::new(), |us| format!(", network {us:.1} us"));
+            let _ = writeln!(
+                out,
+                "  {:<5} {:>3} layers in INT8, layers alone {:.1} us{network}{mark}",
+                m.name, m.int8_layers, m.layers_us
+            );
+        }
+        for l in self.layers.iter().filter(|l| l.heavy) {
+            let _ = writeln!(out, "  in FP16: {} ({}): {}", l.name, l.op, l.reason);
+        }
+        out
+    }
+
+    /// What an engine says of it.
+    pub fn notes(&self) -> Vec<String> {
+        let batch = self.batch;
+        let mut notes = Vec::new();
+        if let Some(m) = self.taken().filter(|m| m.name != "int8") {
+            let times: Vec<String> = (self.tried.iter())
+                .map(|m| format!("{} {:.1}", m.name, m.network_us.unwrap_or(m.layers_us)))
+                .collect();
+            let how = if self.measured { "timed" } else { "by the cost model" };
+            notes.push(format!(
+                "int8: batch {batch}: {} layers compute on integers, the others are faster in \
+                 FP16 ({how}, us: {})",
+                m.int8_layers,
+                times.join(", ")
+            ));
+        }
+        for l in self.layers.iter().filter(|l| l.heavy) {
+            notes.push(format!("int8: batch {batch}: {} ({}): {}", l.name, l.op, l.reason));
+        }
+        notes
+    }
+}
+
 impl GateReport {
     /// The table.
     pub fn to_text(&self) -> String {
         let mut out = format!(
-            "{} on {} pictures, loss allowed {}\n  step  int8 layers  {:>12}    loss  CPU us\n",
-            self.metric, self.pictures, self.allowed, self.metric
+            "{} on {} pictures, loss allowed {}\n  step  int8 layers  {:>12}    loss  us ({})\n",
+            self.metric, self.pictures, self.allowed, self.metric, self.clock
         );
         let _ = writeln!(
             out,
-            "  fp32            0  {:>12.4}          {:>8.0}",
+            "  fp32            0  {:>12.4}          {:>8.1}",
             self.baseline, self.baseline_microseconds
         );
         for (i, s) in self.steps.iter().enumerate() {
@@ -181,7 +311,7 @@ impl GateReport {
             };
             let _ = writeln!(
                 out,
-                "  {i:>4}  {:>11}  {:>12.4}  {:>6.4}  {:>8.0}{names}",
+                "  {i:>4}  {:>11}  {:>12.4}  {:>6.4}  {:>8.1}{names}",
                 s.int8_layers, s.value, s.drop, s.microseconds
             );
         }

@@ -47,7 +47,7 @@ pub fn draw(title: &str, g: &GateReport) -> String {
             out,
             "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"#ddd\"/>\n\
              <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{vy:.4}</text>\n\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{vx:.0}</text>",
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{vx:.1}</text>",
             WIDTH - RIGHT,
             y(vy),
             y(vy),
@@ -59,13 +59,14 @@ pub fn draw(title: &str, g: &GateReport) -> String {
     }
     let _ = writeln!(
         out,
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">microseconds on the CPU \
-         device</text>\n<text transform=\"translate(16 {:.1}) rotate(-90)\" \
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">microseconds \
+         ({})</text>\n<text transform=\"translate(16 {:.1}) rotate(-90)\" \
          text-anchor=\"middle\">{}</text>\n<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{:.1}\" \
          y2=\"{:.1}\" stroke=\"#c33\" stroke-dasharray=\"5 4\"/>\n<text x=\"{:.1}\" y=\"{:.1}\" \
          text-anchor=\"end\" fill=\"#c33\">allowed</text>",
         (LEFT + WIDTH - RIGHT) / 2.0,
         HEIGHT - 14.0,
+        escape(&g.clock),
         (TOP + HEIGHT - BOTTOM) / 2.0,
         escape(&g.metric),
         WIDTH - RIGHT,

@@ -5,8 +5,9 @@ use tobiuo_ops::{Activation, Op};
 use tobiuo_tensor::{DType, Tensor, npy};
 
 use super::calibrators::Calibrator;
+use super::clock::OnCpu;
 use super::insert::{Range, Ranges};
-use super::{Decision, Int8Options, Network, apply, decide, select};
+use super::{Decision, How, Int8Options, Network, apply, decide, select};
 use crate::BuildError;
 use crate::graph::{Graph, ValueId};
 use crate::interpret;
@@ -50,7 +51,9 @@ fn calibrated(plain: &Graph, graph: &Graph) -> Result<Decision, BuildError> {
         calibrator: Some(Calibrator::MinMax),
         ..Int8Options::default()
     };
-    decide(&Network { graph, plain, gpu: None }, &options, "0123456789abcdef", &mut (), 1.0)
+    let network = Network { graph, plain, gpu: None };
+    let how = How { clock: &mut OnCpu, recorded: None };
+    decide(&network, &options, "0123456789abcdef", how, &mut (), 1.0)
 }
 
 fn activated(g: &mut Graph, name: &str, x: ValueId, a: Activation) -> ValueId {

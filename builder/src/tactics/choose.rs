@@ -16,6 +16,8 @@ use super::{Effort, Finalist, Tactic, TacticError, Tuning, timing};
 use crate::cuda::lower::Lowering;
 use crate::progress::Progress;
 
+/// Candidates of a layer of which only a rough time is wanted.
+const FEW: usize = 12;
 /// Finalists of one layer.
 const FINALISTS: usize = 8;
 /// Runners-up that reports name.
@@ -35,6 +37,9 @@ pub struct Chooser<'a> {
     pub device: Option<&'a Context>,
     /// How many candidates are tried.
     pub effort: Effort,
+    /// The layers, by their [`description`], that so many are tried for; for others only a few.
+    /// `None`: for all.
+    pub full: Option<&'a HashSet<String>>,
     /// What was measured before, and is measured now.
     pub cache: &'a mut TacticCache,
     /// The device's name in the cache.
@@ -65,8 +70,16 @@ struct Distinct<'a> {
 /// goes to different tiles, the rest to variants of the best.
 pub fn worth_trying(candidates: &[Candidate], effort: Effort) -> Vec<usize> {
     let count = effort.candidates().min(candidates.len());
-    if effort != Effort::Default || count == candidates.len() {
+    if effort != Effort::Default {
         return (0..count).collect();
+    }
+    spread(candidates, count)
+}
+
+/// So many candidates, as [`worth_trying`] has them by default.
+fn spread(candidates: &[Candidate], count: usize) -> Vec<usize> {
+    if count >= candidates.len() {
+        return (0..candidates.len()).collect();
     }
     let mut seen = HashSet::new();
     let first = |&i: &usize| {
@@ -78,6 +91,11 @@ pub fn worth_trying(candidates: &[Candidate], effort: Effort) -> Vec<usize> {
     tried.extend(others.collect::<Vec<_>>());
     tried.sort_unstable();
     tried
+}
+
+/// Everything about a layer that decides its kernel.
+pub fn description(layer: &Layer) -> String {
+    format!("{layer:?}")
 }
 
 /// The name of a kernel in caches and records: a hash over its source, which begins with the
@@ -152,8 +170,7 @@ impl Chooser<'_> {
         let mut index: HashMap<String, usize> = HashMap::new();
         let mut of_layer = Vec::new();
         for (first, lowered) in lowering.layers.iter().enumerate() {
-            // Everything that decides a kernel is in the layer's description.
-            let key = format!("{:?}", lowered.layer);
+            let key = description(&lowered.layer);
             if let Some(&at) = index.get(&key) {
                 of_layer.push(at);
                 continue;
@@ -181,7 +198,13 @@ impl Chooser<'_> {
                     )));
                 }
             }
-            let mut tried = worth_trying(&candidates, self.effort).into_iter().peekable();
+            let mut tried = worth_trying(&candidates, self.effort);
+            if self.full.is_some_and(|full| !full.contains(&key))
+                && !self.all_known(&candidates, &tried)
+            {
+                tried = spread(&candidates, FEW);
+            }
+            let mut tried = tried.into_iter().peekable();
             let mut at = 0..;
             candidates.retain(|_| tried.next_if_eq(&at.next().expect("no end")).is_some());
             index.insert(key, distinct.len());
@@ -196,6 +219,12 @@ impl Chooser<'_> {
             });
         }
         Ok((distinct, of_layer))
+    }
+
+    /// True where an earlier build timed all of these.
+    fn all_known(&self, candidates: &[Candidate], tried: &[usize]) -> bool {
+        let known = |c: &Candidate| self.cache.get(self.device_key, &source_key(&c.source));
+        tried.iter().all(|&i| known(&candidates[i]).is_some())
     }
 
     /// The cost model's best that compiles and keeps its values in registers.

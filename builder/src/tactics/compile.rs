@@ -1,5 +1,6 @@
 //! Compiling many kernels, on all cores, each only once ever.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,6 +12,8 @@ use super::cubins::{CubinKey, CubinStore};
 pub struct Compiler {
     nvrtc: Nvrtc,
     store: Option<CubinStore>,
+    /// Without a store: what this build compiled, by the hash of its source.
+    kept: Mutex<HashMap<blake3::Hash, Compiled>>,
     fresh: AtomicUsize,
     known: AtomicUsize,
 }
@@ -21,7 +24,8 @@ pub type Source<'a> = (&'a str, bool);
 impl Compiler {
     /// With a store of compiled kernels, or without.
     pub fn new(nvrtc: Nvrtc, store: Option<CubinStore>) -> Compiler {
-        Compiler { nvrtc, store, fresh: AtomicUsize::new(0), known: AtomicUsize::new(0) }
+        let (fresh, known) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Compiler { nvrtc, store, kept: Mutex::default(), fresh, known }
     }
 
     /// Major and minor version of NVRTC.
@@ -49,14 +53,22 @@ impl Compiler {
     /// One kernel.
     pub fn compile(&self, (source, specific): Source, sm: u32) -> Result<Compiled, NvrtcError> {
         let key = CubinKey { source, nvrtc: self.nvrtc.version(), sm, specific };
+        let hash = blake3::hash(format!("{sm} {specific} {source}").as_bytes());
+        let kept = self.store.is_none().then(|| self.kept.lock().ok()).flatten();
+        if let Some(code) = kept.and_then(|kept| kept.get(&hash).cloned()) {
+            self.known.fetch_add(1, Ordering::Relaxed);
+            return Ok(code);
+        }
         if let Some(code) = self.store.as_ref().and_then(|s| s.get(&key)) {
             self.known.fetch_add(1, Ordering::Relaxed);
             return Ok(code);
         }
         let code = self.nvrtc.compile("kernel.cu", source, sm, specific)?;
         self.fresh.fetch_add(1, Ordering::Relaxed);
-        if let Some(store) = &self.store {
-            store.put(&key, &code);
+        match (&self.store, self.kept.lock()) {
+            (Some(store), _) => store.put(&key, &code),
+            (None, Ok(mut kept)) => drop(kept.insert(hash, code.clone())),
+            (None, Err(_)) => {}
         }
         Ok(code)
     }

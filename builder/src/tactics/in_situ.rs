@@ -92,6 +92,8 @@ pub fn settle_once(
 
 /// Replays of one measurement.
 const REPLAYS: usize = 24;
+/// Measurements of each network when several are compared.
+const TURNS: usize = 5;
 /// A change must gain this much to be kept.
 const GAIN: f64 = 0.998;
 
@@ -107,6 +109,27 @@ pub fn settle(
     tactics: &[Tactic],
 ) -> Result<Placed, TacticError> {
     Ok(settle_until(context, lowering, tactics, None)?.0)
+}
+
+/// Microseconds of whole networks, timed in turns.
+pub fn compare(
+    context: &Context,
+    networks: &[(&Lowering, &[Tactic], &Schedule)],
+) -> Result<Vec<f64>, TacticError> {
+    let mut programs = Vec::new();
+    for (lowering, tactics, schedule) in networks {
+        let mut alone = tactics.to_vec();
+        alone.iter_mut().for_each(|t| t.finalists.clear());
+        programs.push(Program::new(context, lowering, &alone, schedule, false)?);
+    }
+    let mut times = vec![Vec::new(); programs.len()];
+    let turns = if networks.len() > 1 { TURNS } else { 1 };
+    for _ in 0..turns {
+        for (program, times) in programs.iter_mut().zip(&mut times) {
+            times.push(median(program.time(REPLAYS)?));
+        }
+    }
+    Ok(times.into_iter().map(median).collect())
 }
 
 /// The same, but nothing new is tried after `deadline`; false: it was not all tried.

@@ -27,7 +27,7 @@ use tobiuo_kernels::{Candidate, ENTRY, Target};
 pub use cache::TacticCache;
 pub use choose::{Chooser, worth_trying};
 pub use compile::Compiler;
-pub use in_situ::{Placed, settle, settle_once};
+pub use in_situ::{Placed, compare, settle, settle_once};
 pub use program::Program;
 
 /// How many candidates are tried.

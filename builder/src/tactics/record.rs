@@ -1,5 +1,6 @@
 //! Tactic records: what a build chose, to build the same engine again without measuring.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -14,6 +15,7 @@ use super::{Effort, Tactic, TacticError, files};
 use crate::cuda::lower::Lowering;
 use crate::cuda::schedule::{Schedule, Slot};
 use crate::progress::Progress;
+use crate::quantize::report::{GateReport, SpeedReport};
 
 /// The format this builder writes and reads.
 const FORMAT: u32 = 1;
@@ -42,8 +44,21 @@ pub struct Record {
     pub effort: Effort,
     /// The options that shaped the engine, as its provenance says them.
     pub options: String,
+    /// Which layers the accuracy gate put back, of a network that was calibrated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub int8: Option<RecordedInt8>,
     /// One per batch size.
     pub plans: Vec<RecordedPlan>,
+}
+
+/// What the accuracy gate decided.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedInt8 {
+    /// Layers that stay in floats, with the reason.
+    pub floats: BTreeMap<String, String>,
+    /// What was measured.
+    pub gate: Option<GateReport>,
 }
 
 /// What was chosen for one plan.
@@ -52,6 +67,9 @@ pub struct Record {
 pub struct RecordedPlan {
     /// Items per run.
     pub batch: usize,
+    /// What is in FP16 because it is faster there, of a network that may be mixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<SpeedReport>,
     /// In the order they run.
     pub layers: Vec<RecordedLayer>,
 }
@@ -79,10 +97,12 @@ impl RecordedPlan {
         lowering: &Lowering,
         tactics: &[Tactic],
         schedule: &Schedule,
+        speed: Option<&SpeedReport>,
     ) -> RecordedPlan {
         let layers = lowering.layers.iter().zip(tactics).zip(&schedule.slots);
         RecordedPlan {
             batch,
+            speed: speed.cloned(),
             layers: layers
                 .map(|((layer, tactic), slot)| RecordedLayer {
                     name: layer.name.clone(),

@@ -14,6 +14,7 @@ use tobiuo_kernels::{Candidate, Target};
 use tobiuo_nvrtc::Compiled;
 use tobiuo_tensor::{DType, Tensor, TensorData};
 
+use super::integers::{is_exact, with_integers};
 use super::{Comparison, PlanComparison, VerifyOptions, blank, copy_in, sample, worse};
 use crate::BuildError;
 use crate::cuda::lower::{Lowering, lower};
@@ -27,6 +28,9 @@ use crate::tactics::{Program, Tactic};
 pub(super) fn tolerances(precision: Precision) -> (f64, f64) {
     match precision {
         Precision::Fp32 => (1e-5, 1e-4),
+        // Layers in f16; what is integers is the same bit for bit. Of a network on integers it is
+        // the accuracy that counts (--accuracy-drop, tobiuo eval): broken is only what is far off.
+        Precision::Int8 => (2e-3, 0.25),
         // TF32 has as many bits as f16.
         _ => (2e-3, 1e-2),
     }
@@ -78,7 +82,7 @@ pub(super) fn compare_plan(
         .map(|((name, _), &t)| blank(name, "", "", &plan.tensors[t as usize].shape))
         .collect();
     let mut kept = match options.layers {
-        true => Some(Kept::new(graph, file, on, index)?),
+        true => Some(Kept::new(graph, file, on, (index, options))?),
         false => None,
     };
     let mut same_top1 = matches!(manifest.task, Task::Classify { .. }).then_some(true);
@@ -122,7 +126,7 @@ fn wrong_type(name: &str, tensor: &Tensor) -> BuildError {
 
 /// The class with the highest score is the same, or one whose score is as high within the
 /// tolerance.
-fn same_top(wanted: &Tensor, got: &Tensor, tolerance: f64) -> bool {
+pub(super) fn same_top(wanted: &Tensor, got: &Tensor, tolerance: f64) -> bool {
     let classes = wanted.shape().last().copied().unwrap_or(1).max(1);
     let (wanted, got) = (wanted.to_f64(), got.to_f64());
     let top = |row: &[f64]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
@@ -163,11 +167,15 @@ impl Kept {
         graph: &Graph,
         file: &EngineFile,
         on: &OnDevice,
-        index: usize,
+        (index, options): (usize, &VerifyOptions),
     ) -> Result<Kept, BuildError> {
         let manifest = file.manifest();
-        let passes = pass_options(&manifest.provenance.options);
+        let mut passes = pass_options(&manifest.provenance.options);
+        if manifest.precision == Precision::Int8 {
+            passes.with.push("integers".into());
+        }
         let (graph, _) = optimise(graph.clone(), &passes, &mut |_| ())?;
+        let graph = with_integers(graph, file, index, options)?;
         let lowering = lower(&graph, manifest.precision)?;
         let (tactics, schedule) = again(&lowering, file, &on.key, index)?;
         let program = Program::new(&on.context, &lowering, &tactics, &schedule, true)?;
@@ -217,7 +225,8 @@ impl Kept {
                     let name = &self.graph.value(*id).name;
                     self.layers.push(blank(name, &node.name, node.op.name(), got.shape()));
                 }
-                worse(&mut self.layers[at], wanted, got, tolerance);
+                let exact = is_exact(node, got.dtype());
+                worse(&mut self.layers[at], wanted, got, if exact { 0.0 } else { tolerance });
                 at += 1;
             }
         }

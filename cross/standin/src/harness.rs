@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::config::{self, Description};
 use crate::ledger;
-use crate::{faults, nvrtc};
+use crate::{faults, kernel, nvrtc};
 
 pub use crate::ledger::Entries as Report;
 
@@ -76,6 +76,12 @@ impl Standin {
         self.variable(nvrtc::VERSION, version.to_string())
     }
 
+    /// Kernels with this text, or these, joined by `&`, in their layer's description take so many
+    /// times as long.
+    pub fn slow(self, factor: f64, text: &str) -> Standin {
+        self.variable(kernel::SLOW, format!("{factor}:{text}"))
+    }
+
     /// The report lists every call.
     pub fn traced(self) -> Standin {
         self.variable(ledger::TRACE, "1".to_string())
@@ -139,8 +145,14 @@ impl Standin {
         let compiler = if compiler.exists() { compiler } else { self.folder.path().into() };
         command.env("TOBIUO_NVRTC", compiler);
         command.env(ledger::VARIABLE, self.report_file());
-        for name in [config::VARIABLE, faults::VARIABLE, nvrtc::FAIL, nvrtc::VERSION, ledger::TRACE]
-        {
+        for name in [
+            config::VARIABLE,
+            faults::VARIABLE,
+            nvrtc::FAIL,
+            nvrtc::VERSION,
+            ledger::TRACE,
+            kernel::SLOW,
+        ] {
             command.env_remove(name);
         }
         command.envs(self.variables.iter().map(|(n, v)| (n, v)));
