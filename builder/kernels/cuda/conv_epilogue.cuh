@@ -54,10 +54,11 @@ __device__ __forceinline__ void copy_ends(End* to, const StoredEnd* ends TOTALS_
   }
 }
 
-// Copies a piece of x, or what lies where there is none.
-__device__ __forceinline__ void copy_x16(u32 to, const X* from, bool valid TOTALS_PARAMETER) {
+// Copies a piece of x, or what lies where there is none. Where there are no weights (`has` is
+// false) that is 0: all blocks reading one address would wait for one another.
+__device__ __forceinline__ void copy_x16(u32 to, const X* from, bool has, bool valid TOTALS_PARAMETER) {
 #if INTEGER && X_ZERO
-  copy16(to, valid ? from : OUTSIDE, true);
+  copy16(to, valid || !has ? from : OUTSIDE, has);
 #else
   copy16(to, from, valid);
 #endif
