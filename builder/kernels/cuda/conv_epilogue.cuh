@@ -21,10 +21,9 @@ struct __align__(16) End {
   int total, unused;
 };
 typedef float2 StoredEnd;
-// The sums of each filter's weights, and behind them the piece of x that lies outside a picture.
+// The sums of each filter's weights.
 #define TOTALS_PARAMETER , const int* __restrict__ totals
 #define TOTALS , totals
-#define OUTSIDE ((const X*)(totals + (OC + 3) / 4 * 4))
 #else
 #if INTEGER
 typedef float2 End;
@@ -54,14 +53,17 @@ __device__ __forceinline__ void copy_ends(End* to, const StoredEnd* ends TOTALS_
   }
 }
 
-// Copies a piece of x, or what lies where there is none. Where there are no weights (`has` is
-// false) that is 0: all blocks reading one address would wait for one another.
-__device__ __forceinline__ void copy_x16(u32 to, const X* from, bool has, bool valid TOTALS_PARAMETER) {
+// Copies a piece of x, or what counts as 0 where there is none: zeros where there are no weights
+// either (`has` is false), and copied zeros are cheaper.
+__device__ __forceinline__ void copy_x16(u32 to, const X* from, bool has, bool valid) {
 #if INTEGER && X_ZERO
-  copy16(to, valid || !has ? from : OUTSIDE, has);
-#else
-  copy16(to, from, valid);
+  if (has && !valid) {
+    constexpr u32 OUTSIDE = (u32)(u8)X_ZERO * 0x01010101u;
+    asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(OUTSIDE) : "memory");
+    return;
+  }
 #endif
+  copy16(to, from, valid);
 }
 
 // Starts copying the residual of the rows that this block finishes.

@@ -96,7 +96,7 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
     for (int u = 0; u < A_EACH; u++) {
       int p = first_row + u * B_ROWS;
       bool valid = has && a_from[u] >= 0;
-      if (PATCH_ROWS % B_ROWS == 0 || p < PATCH_ROWS) copy_x16(to + swizzled(p, column), valid ? from + a_from[u] : x, has, valid TOTALS);
+      if (PATCH_ROWS % B_ROWS == 0 || p < PATCH_ROWS) copy_x16(to + swizzled(p, column), valid ? from + a_from[u] : x, has, valid);
     }
   };
 

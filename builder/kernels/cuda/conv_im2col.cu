@@ -101,7 +101,7 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
       bool valid = in && (a_in[u] >> th & a_in[u] >> (16 + tw) & 1);
       const X* from = x + (valid ? a_from[u] + offset : 0);
       if (BM % A_ROWS == 0 || a_to[u] != 0xffffffffu) {
-        if (VEC == PIECE) copy_x16(a_to[u] + stage * STAGE, from, in, valid TOTALS);
+        if (VEC == PIECE) copy_x16(a_to[u] + stage * STAGE, from, in, valid);
         else copy8(a_to[u] + stage * STAGE, from, valid);
       }
     }

@@ -27,7 +27,7 @@ use tiles::{
 /// Inputs: x, and the residual where there is one. Constants: weights (f16, or i8 for integers) in
 /// blocks ([`ConvLayer::weight_at`]), zeros where there are none; bias `[oc]` f32, or for integers
 /// multiplier and bias `[oc, 2]` f32; where x has a zero point, the sums of each filter's weights
-/// `[oc]` i32, zeros to a multiple of 4 of them, and 16 times the zero point.
+/// `[oc]` i32.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvLayer {
@@ -166,7 +166,7 @@ impl Family for ConvLayer {
         let end = if self.integer() { 8 } else { 4 };
         let mut constants = vec![self.weights() * self.x.size(), self.filters * end];
         if self.x_zero_point != 0 {
-            constants.push(self.filters.next_multiple_of(4) * 4 + 16);
+            constants.push(self.filters * 4);
         }
         Extents {
             inputs,
@@ -229,14 +229,6 @@ impl ConvLayer {
             (true, 0) => 8,
             (true, _) => 16,
         }
-    }
-
-    /// The third constant, from the sums of each filter's weights: where x has a zero point.
-    pub fn totals(&self, sums: &[i32]) -> Vec<u8> {
-        let padding = std::iter::repeat_n(&0, sums.len().next_multiple_of(4) - sums.len());
-        let mut out: Vec<u8> = sums.iter().chain(padding).flat_map(|s| s.to_le_bytes()).collect();
-        out.extend([self.x_zero_point as u8; 16]);
-        out
     }
 
     fn as_general(&self) -> GeneralConvLayer {

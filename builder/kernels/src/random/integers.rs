@@ -144,8 +144,8 @@ pub(super) fn conv_memory(l: &ConvLayer, e: Extents, random: &mut Random) -> Mem
     let mut constants = vec![weights, ends];
     if l.x_zero_point != 0 {
         let weight = |f, k| i32::from(constants[0][l.weight_at(f, k)] as i8);
-        let sum = |f| (0..depth).map(|k| weight(f, k)).sum();
-        constants.push(l.totals(&(0..l.filters).map(sum).collect::<Vec<i32>>()));
+        let sum = |f| (0..depth).map(|k| weight(f, k)).sum::<i32>();
+        constants.push((0..l.filters).flat_map(|f| sum(f).to_le_bytes()).collect());
     }
     Memory {
         inputs,

@@ -181,7 +181,6 @@ impl Lower<'_> {
             let taps = kh * kw;
             let at = |f: usize, tap: usize, c: usize| weights[(f * per_group + c) * taps + tap];
             let packed = pack::conv_integers(&layer, [taps, per_group], at);
-            let totals = totals.map(|t| layer.totals(&t));
             (Layer::Conv(layer), packed, totals)
         } else {
             // Of a single group channels are read as stored, so that pieces are whole.
@@ -216,12 +215,12 @@ impl Lower<'_> {
             };
             let pitch = layer.weight_pitch;
             let packed = pack::integer_weights(&weights, shape, channels, pitch);
-            (Layer::IntegerConv(layer), packed, totals.map(|t| pack::integers(&t)))
+            (Layer::IntegerConv(layer), packed, totals)
         };
         let mut constants =
             vec![self.constant(packed), self.constant(pack::padded(&ends, ends_len, DType::F32))];
         if let Some(totals) = totals {
-            constants.push(self.constant(totals));
+            constants.push(self.constant(pack::integers(&totals)));
         }
         let operands = [p.x.clone()].into_iter().chain(p.residual.clone()).map(Operand::View);
         self.add(node, layer, operands.collect(), &p.y, constants);
