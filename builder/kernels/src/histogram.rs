@@ -14,6 +14,9 @@ const SOURCE: &str = include_str!("../cuda/histogram.cu");
 /// Bins of a histogram.
 pub const HISTOGRAM_BINS: usize = 8192;
 
+/// Tensors of one layer: with what else the kernel is given, 16 arguments.
+pub const HISTOGRAM_TENSORS: usize = 12;
+
 /// Elements that a block takes.
 const CHUNK: usize = 1 << 16;
 
@@ -58,7 +61,8 @@ pub struct CountedTensor {
     pub x: Strided,
 }
 
-/// How often each magnitude comes in some tensors. Inputs: the tensors, at most 64.
+/// How often each magnitude comes in some tensors. Inputs: the tensors, at most
+/// [`HISTOGRAM_TENSORS`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HistogramLayer {
@@ -112,10 +116,11 @@ impl Family for HistogramLayer {
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
-        if self.tensors.is_empty() || !self.tensors.iter().all(CountedTensor::fits) {
+        let n = self.tensors.len();
+        let fits = (1..=HISTOGRAM_TENSORS).contains(&n);
+        if !fits || !self.tensors.iter().all(CountedTensor::fits) {
             return Vec::new();
         }
-        let n = self.tensors.len();
         let mut blocks = 0;
         let mut table = Vec::new();
         for tensor in &self.tensors {
@@ -255,6 +260,22 @@ mod tests {
         assert_eq!((0..HISTOGRAM_BINS).map(|bin| count(0, bin)).sum::<i32>(), 12);
         assert_eq!((0..HISTOGRAM_BINS).map(|bin| count(1, bin)).sum::<i32>(), 3);
         assert_eq!(count(1, 0), 3);
+    }
+
+    #[test]
+    fn kernels_are_given_16_arguments_at_most() {
+        let x = Strided { dtype: DType::F32, offset: 0, strides: vec![1], aligned: true };
+        let tensor = CountedTensor { dims: vec![3], x };
+        let target = Target::of_sm(87).unwrap();
+        for step in [HistogramStep::Extremes, HistogramStep::Count] {
+            let of = |n| {
+                let tensors = vec![tensor.clone(); n];
+                Layer::Histogram(HistogramLayer { step, tensors }).candidates(&target)
+            };
+            let all = of(HISTOGRAM_TENSORS);
+            assert!(!all.is_empty() && all.iter().all(|c| c.arguments.len() <= 16));
+            assert!(of(HISTOGRAM_TENSORS + 1).is_empty() && of(0).is_empty());
+        }
     }
 
     #[test]

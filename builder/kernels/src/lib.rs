@@ -39,7 +39,9 @@ pub use conv::ConvLayer;
 pub use depthwise::DepthwiseLayer;
 pub use gemv::GemvLayer;
 pub use general_conv::GeneralConvLayer;
-pub use histogram::{CountedTensor, HISTOGRAM_BINS, HistogramLayer, HistogramStep, bin_width};
+pub use histogram::{
+    CountedTensor, HISTOGRAM_BINS, HISTOGRAM_TENSORS, HistogramLayer, HistogramStep, bin_width,
+};
 pub use integer_conv::IntegerConvLayer;
 pub use map::{MapArgument, MapFunction, MapLayer, MapStep};
 pub use matmul::MatMulLayer;

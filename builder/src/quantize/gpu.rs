@@ -4,7 +4,7 @@
 use tobiuo_engine::Precision;
 use tobiuo_gpu::Context;
 use tobiuo_kernels::{
-    CountedTensor, HISTOGRAM_BINS, HistogramLayer, HistogramStep, Layer, Strided,
+    CountedTensor, HISTOGRAM_BINS, HISTOGRAM_TENSORS, HistogramLayer, HistogramStep, Layer, Strided,
 };
 use tobiuo_nvrtc::Nvrtc;
 use tobiuo_tensor::{DType, Tensor};
@@ -21,9 +21,6 @@ use crate::hardware::Gpu;
 use crate::options::CudaOptions;
 use crate::progress::Progress;
 use crate::tactics::{Chooser, Compiler, Effort, Program, TacticCache};
-
-/// Tensors that one kernel counts.
-const TOGETHER: usize = 32;
 
 /// The GPU that is calibrated on.
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +184,7 @@ fn count(graph: &Graph, lowering: &mut Lowering) -> Result<Vec<Counted>, BuildEr
     };
     let mut out = Vec::new();
     let mut layers = Vec::new();
-    for group in tensors.chunks(TOGETHER) {
+    for group in tensors.chunks(HISTOGRAM_TENSORS) {
         let n = group.len();
         let extremes = new(DType::F32, [n, 2]);
         let broken = new(DType::I32, [n, 1]);

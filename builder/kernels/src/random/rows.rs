@@ -6,8 +6,8 @@ use tobiuo_tensor::DType;
 use super::general::{INTEGERS, dims, fill, range, strided};
 use super::{Memory, Random, tolerance};
 use crate::{
-    ArgReduceLayer, CountedTensor, Extents, HistogramLayer, HistogramStep, Layer, NormLayer,
-    ReduceLayer, SoftmaxLayer, TopKLayer,
+    ArgReduceLayer, CountedTensor, Extents, HISTOGRAM_TENSORS, HistogramLayer, HistogramStep,
+    Layer, NormLayer, ReduceLayer, SoftmaxLayer, TopKLayer,
 };
 
 fn float(random: &mut Random) -> DType {
@@ -179,7 +179,7 @@ pub(super) fn histogram(random: &mut Random) -> Layer {
         let x = strided(random, &dims, DType::F32, true);
         CountedTensor { dims, x }
     };
-    let count = random.from_to(1, 6);
+    let count = random.from_to(1, HISTOGRAM_TENSORS);
     let tensors = (0..count).map(|_| tensor(random)).collect();
     let step = random.pick(&[HistogramStep::Extremes, HistogramStep::Count]);
     Layer::Histogram(HistogramLayer { step, tensors })
