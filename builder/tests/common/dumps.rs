@@ -41,6 +41,9 @@ pub struct Dump {
 impl Layer {
     /// What is wrong with this result of the layer.
     pub fn compare(&self, got: &Tensor, f16: bool) -> Result<(), String> {
+        // Files hold integers and truths as f32, too.
+        let values = got.to_f64().into_iter().map(|v| v as f32).collect();
+        let got = &Tensor::f32(got.shape(), values);
         match (f16, self.indices) {
             (false, _) => super::compare(got, &self.want, self.limit),
             (true, false) => super::compare(got, &self.want, self.limit.max(LIMIT_F16)),
