@@ -229,7 +229,7 @@ pub(super) fn check(r: &CheckReport) -> String {
 
 fn comparison(out: &mut String, c: &Comparison) {
     let mark = if c.ok { "ok  " } else { "OVER" };
-    let snr = match c.relative_l2 > 1e-3 && c.relative_l2.is_finite() {
+    let snr = match c.relative_l2 > 1e-5 && c.relative_l2.is_finite() {
         true => format!(" (SNR {:.1} dB)", -20.0 * c.relative_l2.log10()),
         false => String::new(),
     };

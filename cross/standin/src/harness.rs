@@ -76,10 +76,15 @@ impl Standin {
         self.variable(nvrtc::VERSION, version.to_string())
     }
 
-    /// Kernels with this text, or these, joined by `&`, in their layer's description take so many
-    /// times as long.
-    pub fn slow(self, factor: f64, text: &str) -> Standin {
-        self.variable(kernel::SLOW, format!("{factor}:{text}"))
+    /// Kernels with these texts in their layer's description take so many times as long:
+    /// `20:text&text;3:text`.
+    pub fn slow(self, rules: &str) -> Standin {
+        self.variable(kernel::SLOW, rules.to_string())
+    }
+
+    /// Kernels take their time and compute nothing: for builds of which only the choice counts.
+    pub fn idle(self) -> Standin {
+        self.variable(kernel::IDLE, "1".to_string())
     }
 
     /// The report lists every call.
@@ -152,6 +157,7 @@ impl Standin {
             nvrtc::VERSION,
             ledger::TRACE,
             kernel::SLOW,
+            kernel::IDLE,
         ] {
             command.env_remove(name);
         }

@@ -48,7 +48,8 @@ impl Source<'_> {
         let Some((ranges, floats)) = self.int8 else { return Ok(self.graph.clone()) };
         let mut floats = floats.clone();
         floats.extend(more.map(|name| (name, String::new())));
-        quantize::apply(&self.graph, ranges, &floats)
+        let graph = quantize::apply(&self.graph, ranges, &floats)?;
+        Ok(if heavy(&graph) == 0 { self.graph.clone() } else { graph })
     }
 }
 

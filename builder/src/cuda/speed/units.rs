@@ -91,14 +91,15 @@ impl Units {
         let mut of_node = Vec::with_capacity(n);
         for (node, (int8, float)) in own[0].iter().zip(&own[1]).enumerate() {
             let unit = *at.entry(root(&parent, node)).or_insert_with(|| {
-                units.push(Unit { nodes: Vec::new(), int8: 0.0, float: 0.0, free: true });
+                units.push(Unit { nodes: Vec::new(), int8: 0.0, float: 0.0, free: false });
                 units.len() - 1
             });
             let u = &mut units[unit];
             u.nodes.push(node);
             u.int8 += int8;
             u.float += float;
-            u.free &= selected.contains(&node);
+            // A sum with something in floats can be fused into a layer of integers.
+            u.free |= selected.contains(&node);
             of_node.push(unit);
         }
         Units { units, of_node }
