@@ -11,6 +11,10 @@ use std::path::Path;
 use tobiuo_engine::Precision;
 use tobiuo_tensor::Tensor;
 
+/// Cases with sums that f16 cannot hold.
+const INTEGER_SUMS: [&str; 4] =
+    ["dynamic_mixed", "dynamic_positive", "dynamic_zeros", "matmul_integer"];
+
 fn all(precision: Precision, optimised: bool, limit: f64) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/onnx");
     let cases = common::cases(&folder);
@@ -18,7 +22,14 @@ fn all(precision: Precision, optimised: bool, limit: f64) {
     for case in &cases {
         let by =
             |graph, given: &[(&str, &Tensor)]| lowered::run(graph, given, precision, optimised);
-        if let Err(reason) = common::run_by(case, limit, by) {
+        let made = common::run_by(case, limit, by);
+        let name = case.file_name().unwrap().to_str().unwrap();
+        if precision == Precision::Fp16 && INTEGER_SUMS.contains(&name) {
+            let refused = made.is_err_and(|e| e.contains("do not fit into f16"));
+            assert!(refused, "{name} is not refused in f16");
+            continue;
+        }
+        if let Err(reason) = made {
             failures.push(format!("{}: {reason}", case.file_name().unwrap().display()));
         }
     }

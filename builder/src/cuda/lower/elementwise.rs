@@ -1,6 +1,6 @@
 //! Element-wise nodes.
 
-use tobiuo_ops::{Activation, Binary};
+use tobiuo_ops::{Activation, Binary, Op};
 use tobiuo_tensor::{DType, TensorData};
 
 use super::window::pitch;
@@ -74,7 +74,20 @@ impl Lower<'_> {
             self.views.insert(node.outputs[0], view);
             return Ok(());
         }
+        if view.dtype == DType::F16 && to == DType::I32 && self.is_sum(node.inputs[0]) {
+            return Err(
+                "sums of products of integers do not fit into f16; --precision fp32 or tf32 \
+                        computes them"
+                    .into(),
+            );
+        }
         self.function(node, MapFunction::Cast, to)
+    }
+
+    /// Whether a value comes out of a product of matrices or a convolution.
+    fn is_sum(&self, value: ValueId) -> bool {
+        let made = self.graph.nodes.iter().find(|n| n.outputs.contains(&value));
+        made.is_some_and(|n| matches!(n.op, Op::Conv(_) | Op::MatMul | Op::Gemm(_)))
     }
 
     pub(super) fn batch_norm(&mut self, node: &Node, epsilon: f32) -> Done<()> {
