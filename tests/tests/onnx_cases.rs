@@ -34,7 +34,8 @@ fn folder(to: &Path) -> Vec<String> {
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> (Output, String) {
-    let mut command = Standin::new().command(env!("CARGO_BIN_EXE_onnx-cases"));
+    let standin = Standin::new();
+    let mut command = standin.command(env!("CARGO_BIN_EXE_onnx-cases"));
     let output = command.arg(folder).args(arguments).output().expect("onnx-cases starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     (output, text)
