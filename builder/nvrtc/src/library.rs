@@ -1,6 +1,7 @@
 //! Finding and opening the shared library.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use libloading::Library;
@@ -9,11 +10,12 @@ use crate::NvrtcError;
 
 macro_rules! api {
     ($($name:ident: $kind:ty = $symbol:literal;)*) => {
-        /// Function pointers of the library, which is kept open beside them.
+        /// Function pointers of the library, which stays open until the process ends: it may
+        /// have left destructors with its threads and ours, which a closed library cannot run.
         pub(crate) struct Api {
             $(pub $name: $kind,)*
-            _library: Library,
-            _builtins: Option<Library>,
+            _library: ManuallyDrop<Library>,
+            _builtins: Option<ManuallyDrop<Library>>,
         }
 
         fn resolve(library: Library, builtins: Option<Library>) -> Result<Api, String> {
@@ -22,7 +24,11 @@ macro_rules! api {
                 let $name = *unsafe { library.get::<$kind>($symbol.as_bytes()) }
                     .map_err(|_| format!("it has no function {}", $symbol))?;
             )*
-            Ok(Api { $($name,)* _library: library, _builtins: builtins })
+            Ok(Api {
+                $($name,)*
+                _library: ManuallyDrop::new(library),
+                _builtins: builtins.map(ManuallyDrop::new),
+            })
         }
     };
 }
