@@ -22,15 +22,6 @@ typedef Numbers<R_KIND>::Type R;
 // Words of a piece.
 #define A_WORDS (VEC == 16 ? 4 : 1)
 
-__device__ __forceinline__ int dot4(u32 a, u32 b, int sum) {
-#if X_KIND == 4
-  asm("dp4a.u32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
-#else
-  asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
-#endif
-  return sum;
-}
-
 __device__ __forceinline__ float with_residual(float v, R r) {
 #if IS_INTEGER(R_KIND)
   return __fmaf_rn((float)((int)r - R_ZERO), R_SCALE, v);
@@ -142,7 +133,7 @@ KERNEL(const X* x, const i8* __restrict__ w, const float2* __restrict__ ends, co
 #pragma unroll
       for (int i = 0; i < TM; i++)
 #pragma unroll
-        for (int j = 0; j < TN; j++) sums[i][j] = dot4(left[i / 4].v[i % 4], right[j / 4].v[j % 4], sums[i][j]);
+        for (int j = 0; j < TN; j++) sums[i][j] = dot4<X_KIND>(left[i / 4].v[i % 4], right[j / 4].v[j % 4], sums[i][j]);
     }
     if (step + 1 < K_STEPS) put(stage ^ 1);
     __syncthreads();

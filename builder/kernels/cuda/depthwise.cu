@@ -54,15 +54,6 @@ __device__ __forceinline__ void transposed(u32* to, bool three, u32 a, u32 b, u3
   to[0] = __byte_perm(low, low2, 0x5410), to[1] = __byte_perm(low, low2, 0x7632);
   to[2] = __byte_perm(high, high2, 0x5410), to[3] = __byte_perm(high, high2, 0x7632);
 }
-__device__ __forceinline__ int dp4a(u32 x, u32 taps, int sum) {
-  int d;
-#if T_KIND == 4
-  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(x), "r"(taps), "r"(sum));
-#else
-  asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(x), "r"(taps), "r"(sum));
-#endif
-  return d;
-}
 __device__ __forceinline__ u32 word(Eight e, int half) { return half ? e.y : e.x; }
 #endif
 
@@ -116,7 +107,7 @@ __device__ __forceinline__ void add_row(A (&acc)[COLS][8], const Taps& taps, con
     int away[8] = {};
     if (X_ZERO)
 #pragma unroll
-      for (int q = 0; q < 8; q++) asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(away[q]) : "r"(0x01010101), "r"(w[q]));
+      for (int q = 0; q < 8; q++) away[q] = dot4<5>(0x01010101, w[q], away[q]);
 #pragma unroll
     for (int o = 0; o < COLS; o++) {
       // Where there is no tap any pixel will do: its weight is 0.
@@ -131,7 +122,7 @@ __device__ __forceinline__ void add_row(A (&acc)[COLS][8], const Taps& taps, con
 #pragma unroll
         for (int q = 0; q < 4; q++) {
           int& sum = acc[o][half * 4 + q];
-          sum = dp4a(x[q], w[half * 4 + q], sum) - X_ZERO * away[half * 4 + q];
+          sum = dot4<T_KIND>(x[q], w[half * 4 + q], sum) - X_ZERO * away[half * 4 + q];
         }
       }
     }

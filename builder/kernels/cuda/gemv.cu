@@ -19,17 +19,7 @@ typedef float End;
 // The products of two pieces, added up.
 __device__ __forceinline__ A dot(uint4 v, uint4 q) {
 #if T_KIND >= 4
-#if T_KIND == 4
-#define DOT4 "dp4a.u32.s32 %0, %1, %2, %0;"
-#else
-#define DOT4 "dp4a.s32.s32 %0, %1, %2, %0;"
-#endif
-  int sum = 0;
-  asm(DOT4 : "+r"(sum) : "r"(v.x), "r"(q.x));
-  asm(DOT4 : "+r"(sum) : "r"(v.y), "r"(q.y));
-  asm(DOT4 : "+r"(sum) : "r"(v.z), "r"(q.z));
-  asm(DOT4 : "+r"(sum) : "r"(v.w), "r"(q.w));
-  return sum;
+  return dot4<T_KIND>(v.w, q.w, dot4<T_KIND>(v.z, q.z, dot4<T_KIND>(v.y, q.y, dot4<T_KIND>(v.x, q.x, 0))));
 #elif T_F16
   return low_f32(v.x) * low_f32(q.x) + high_f32(v.x) * high_f32(q.x) + low_f32(v.y) * low_f32(q.y) + high_f32(v.y) * high_f32(q.y)
        + low_f32(v.z) * low_f32(q.z) + high_f32(v.z) * high_f32(q.z) + low_f32(v.w) * low_f32(q.w) + high_f32(v.w) * high_f32(q.w);

@@ -45,6 +45,14 @@ __device__ __forceinline__ u32 bytes4(int a, int b, int c, int d) {
   return __byte_perm(__byte_perm((u32)a, (u32)b, 0x0040), __byte_perm((u32)c, (u32)d, 0x0040), 0x5410);
 }
 
+// Four products of neighbouring bytes, added to a sum: of u8 or i8, as KIND says, by i8.
+template <int KIND>
+__device__ __forceinline__ int dot4(u32 x, u32 w, int sum) {
+  if constexpr (KIND == 4) asm("dp4a.u32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(x), "r"(w));
+  else asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(x), "r"(w));
+  return sum;
+}
+
 // Eight numbers at a time: integers as their distance from `zero`.
 template <int KIND>
 __device__ __forceinline__ void load_numbers(float* d, const typename Numbers<KIND>::Type* p, int zero) {

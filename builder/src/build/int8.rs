@@ -87,11 +87,12 @@ impl Job<'_> {
         self.chosen.precision != Precision::Int8 || !looks && int8.accuracy_drop.is_none()
     }
 
-    /// The graph that is calibrated, where it is not the one that is built: without the passes
-    /// that only a GPU's engine has.
+    /// The graph that is calibrated, where one is and it is not the one that is built: without the
+    /// passes that only a GPU's engine has.
     pub(super) fn plain(&self, imported: &Graph) -> Result<Option<Graph>, BuildError> {
         let int8 = self.chosen.precision == Precision::Int8 && !is_quantised(imported);
-        if !int8 || self.chosen.hardware == Hardware::Cpu {
+        let looks = self.options.int8.calibration.is_some();
+        if !int8 || !looks || self.chosen.hardware == Hardware::Cpu {
             return Ok(None);
         }
         Ok(Some(optimise(imported.clone(), &self.options.passes, &mut |_| ())?.0))
