@@ -161,10 +161,12 @@ def checks(programs: Path, work: Path, only: list[str]) -> Iterator[tuple[str, s
         begun = time.monotonic()
         model = work / f"{name}.onnx"
         try:
-            onnx.save(fill(read(path)), model)
+            graph = fill(read(path))
+            onnx.save(graph, model)
             off, _ = compare(programs, model, work)
             wrong = "" if off <= LIMIT else f"error {off:.1e}, over {LIMIT:g}"
-            print(f"{name}: {off:.1e}", flush=True)
+            sides = [d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim[2:]]
+            print(f"{name} {'x'.join(map(str, sides))}: {off:.1e}", flush=True)
         except Exception as e:  # Reported with the graph's name.
             wrong = str(e)
         model.unlink(missing_ok=True)

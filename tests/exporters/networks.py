@@ -25,6 +25,7 @@ from torch import nn
 CLASSIFIER_SIZES = ((224, 224), (192, 256))
 SSD_SIZES = ((320, 320), (256, 416))
 DETECTOR_SIZES = ((640, 640), (384, 480))
+OWN_SIZES = ((128, 160), (192, 96))
 
 # Name, and whether `torch.onnx.export` traces symbolically.
 EXPORTERS = (("torch.export", True), ("TorchScript", False))
@@ -180,9 +181,9 @@ def export_module(make: Callable[[], nn.Module], size: tuple[int, int], path: Pa
 
 
 def graph_networks() -> list[tuple[str, str, tuple[int, int], Export]]:
-    """What CI runs without PyTorch, at one size: torchvision's but VGG16 (its weights take too long
-    to make up), and detectors of our own. The graphs of Ultralytics and YOLOv5 are not checked in:
-    their licence, AGPL-3.0, is not this project's."""
+    """What CI runs without PyTorch: torchvision's networks and detectors of our own, by one exporter
+    at one size and by the other at another. VGG16 is there once, for its half gigabyte of weights. The
+    graphs of Ultralytics and YOLOv5 are not checked in: their licence, AGPL-3.0, is not this project's."""
     found: list[tuple[str, str, tuple[int, int], Export]] = []
     sys.path.append(str(Path(__file__).resolve().parents[2] / "bench" / "gpu-kit"))
     import nets
@@ -190,11 +191,11 @@ def graph_networks() -> list[tuple[str, str, tuple[int, int], Export]]:
 
     own = [("yolov2", nets.YOLOv2), ("yolov8n", nets.YOLOv8n)]
     own += [(f"{head}_head", lambda h=head: Detector(h)) for head in ("anchors", "distances", "best")]
-    for exporter, dynamo in EXPORTERS:
+    for at, (exporter, dynamo) in enumerate(EXPORTERS):
         for name in TORCHVISION:
-            size = SSD_SIZES[0] if name.startswith("ssdlite") else CLASSIFIER_SIZES[0]
-            if name != "vgg16":
+            size = (SSD_SIZES if name.startswith("ssdlite") else CLASSIFIER_SIZES)[at]
+            if name != "vgg16" or at == 0:
                 found.append((name, exporter, size, lambda s, p, n=name, d=dynamo: export_torchvision(n, s, p, d)))
         for name, make in own:
-            found.append((name, exporter, (128, 160), lambda s, p, m=make, d=dynamo: export_module(m, s, p, d)))
+            found.append((name, exporter, OWN_SIZES[at], lambda s, p, m=make, d=dynamo: export_module(m, s, p, d)))
     return found
