@@ -171,6 +171,9 @@ fn settle_until(
     let mut selected = vec![0; n];
     let mut tried = (0, 0);
     for d in order {
+        if late() {
+            break;
+        }
         let Some(first) = tactics.iter().position(|t| t.distinct == d) else { continue };
         let mut incumbent = median(program.time(REPLAYS)?);
         for finalist in 1..=tactics[first].finalists.len() {
