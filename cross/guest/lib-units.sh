@@ -43,3 +43,8 @@ more_frames() {
 reached() {
     [ "$(frames)" -ge "$wanted" ]
 }
+
+# Debian's, which busybox has one of its own of.
+dpkg() {
+    PATH=/usr/bin:$PATH /usr/bin/dpkg "$@"
+}

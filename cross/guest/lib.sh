@@ -42,6 +42,18 @@ vivid_off() {
     await 10 rmmod vivid
 }
 
+# Unloads it while a pipeline has it open, between a loss and the next try to open it again.
+vivid_off_in_use() {
+    tries=30
+    until rmmod vivid; do
+        tries=$((tries - 1))
+        [ $tries -gt 0 ] || fail "the camera stays in use"
+        control inject_fatal_streaming_error=1 || true
+        sleep 0.2
+    done
+    await 30 logged 'source still lost: .*No such file'
+}
+
 # Sets a control of the camera: NAME=VALUE.
 control() {
     v4l2-ctl -d /dev/video0 -c "$1"
