@@ -10,6 +10,7 @@ with zeros in front of a MaxPool into the pool's own padding, which is not zeros
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -118,3 +119,12 @@ def compare(programs: Path, model: Path, work: Path) -> tuple[float, float]:
             moved = runtime.run(None, {spec.name: x * np.float32(1 + SPECK)})
             limit = max(limit, *(error(m, w) for m, w in zip(moved, want)))
     return worst, limit
+
+
+def lowers(programs: Path, model: Path, work: Path, sm: str, cache: Path) -> str:
+    """Builds an untuned engine for a GPU; the number of its kernels."""
+    engine = work / "gpu.tobiuo"
+    command(programs / "tobiuo-builder", "build", model, "-o", engine, "--device", f"sm_{sm}", "--task", "tensors",
+            "--tactic-cache", cache, "--no-cache", "--quiet")
+    plan = json.loads(command(programs / "tobiuo", "inspect", engine, "--layers", "--json"))["manifest"]["plans"][0]
+    return str(len(plan["program"]["cuda"]["launches"]))

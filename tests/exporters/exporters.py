@@ -30,20 +30,11 @@ from pathlib import Path
 
 import onnx
 
-from compare import LIMIT, command, compare
+from compare import LIMIT, compare, lowers
 from networks import graph_networks, networks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARKS = ("<!-- exporters: begin -->\n", "<!-- exporters: end -->\n")
-
-
-def lowers(programs: Path, model: Path, work: Path, sm: str) -> str:
-    """Builds an untuned engine for a GPU; the number of its kernels."""
-    engine = work / "gpu.tobiuo"
-    command(programs / "tobiuo-builder", "build", model, "-o", engine, "--device", f"sm_{sm}", "--task", "tensors",
-            "--tactic-cache", work.parent / "tactics.jsonl", "--no-cache", "--quiet")
-    plan = json.loads(command(programs / "tobiuo", "inspect", engine, "--layers", "--json"))["manifest"]["plans"][0]
-    return str(len(plan["program"]["cuda"]["launches"]))
 
 
 def row(programs: Path, file: Path, name: str, exporter: str, size: tuple[int, int], export, sm: str, keep: bool) -> dict:
@@ -76,7 +67,7 @@ def row(programs: Path, file: Path, name: str, exporter: str, size: tuple[int, i
             made["reason"] = str(e).replace(str(model), "")
     if made["exported"] and not lowered:
         try:
-            made["kernels"] = lowers(programs, model, work, sm)
+            made["kernels"] = lowers(programs, model, work, sm, work.parent / "tactics.jsonl")
         except Exception as e:
             made["cuda_reason"] = str(e).replace(str(model), "")
     made["seconds"] = round(made.get("seconds", 0) + time.monotonic() - begun, 1)

@@ -1,9 +1,10 @@
 """Exporters' graphs without their weights, and with random ones again: what CI has of the table.
 
-usage: graphs.py [--bin DIR] [--work DIR] [--only A,B]
+usage: graphs.py [--bin DIR] [--work DIR] [--only A,B] [--cuda SM]
 
 Fills every graph of tests/exporters/graphs with weights of a fixed seed, builds it for the CPU device
-and compares it with ONNX Runtime. Exit status 1 where one does not build or agree.
+and compares it with ONNX Runtime. With --cuda also builds untuned engines of torch.export's for this
+GPU, which need not be here; needs NVRTC. Exit status 1 where one does not build or agree.
 
 A graph is written by its exporter (tests/exporters/run --graphs). Of its weights, which are random
 there too, mean, standard deviation and limits are kept in `doc_string`; what compresses well (shapes,
@@ -27,7 +28,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from compare import LIMIT, compare, pictures, session
+from compare import LIMIT, compare, lowers, pictures, session
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GRAPHS = Path(__file__).resolve().parent / "graphs"
@@ -152,7 +153,7 @@ def write(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(gzip.compress(model.SerializeToString(), mtime=0))
 
 
-def checks(programs: Path, work: Path, only: list[str]) -> Iterator[tuple[str, str, float]]:
+def checks(programs: Path, work: Path, only: list[str], sm: str) -> Iterator[tuple[str, str, float]]:
     """Name, what is wrong, seconds."""
     for path in sorted(GRAPHS.glob("*.onnx.gz")):
         name = path.name.removesuffix(".onnx.gz")
@@ -166,7 +167,11 @@ def checks(programs: Path, work: Path, only: list[str]) -> Iterator[tuple[str, s
             off, _ = compare(programs, model, work)
             wrong = "" if off <= LIMIT else f"error {off:.1e}, over {LIMIT:g}"
             sides = [d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim[2:]]
-            print(f"{name} {'x'.join(map(str, sides))}: {off:.1e}", flush=True)
+            said = f"{name} {'x'.join(map(str, sides))}: {off:.1e}"
+            # The other exporter's graphs come to the same layers.
+            if sm != "0" and name.endswith(".torch.export"):
+                said += f", sm_{sm}: {lowers(programs, model, work, sm, work / 'tactics.jsonl')} kernels"
+            print(said, flush=True)
         except Exception as e:  # Reported with the graph's name.
             wrong = str(e)
         model.unlink(missing_ok=True)
@@ -179,10 +184,11 @@ def main() -> int:
     parser.add_argument("--bin", type=Path, default=base / "release")
     parser.add_argument("--work", type=Path, default=base / "exporters-graphs")
     parser.add_argument("--only", default="")
+    parser.add_argument("--cuda", default="0")
     args = parser.parse_args()
     shutil.rmtree(args.work, ignore_errors=True)
     args.work.mkdir(parents=True)
-    done = list(checks(args.bin.resolve(), args.work.resolve(), [o for o in args.only.split(",") if o]))
+    done = list(checks(args.bin.resolve(), args.work.resolve(), [o for o in args.only.split(",") if o], args.cuda))
     bad = [(name, wrong) for name, wrong, _ in done if wrong]
     for name, wrong in bad:
         print(f"{name}: {wrong}", file=sys.stderr)
