@@ -55,8 +55,12 @@ fn start(view: &View) -> i64 {
 ///
 /// A layer would touch memory outside what it is given.
 pub fn run(lowering: &Lowering, inputs: &[&[u8]]) -> Result<Vec<Vec<u8>>, OutOfBounds> {
-    let mut buffers: Vec<Vec<u8>> =
-        lowering.buffers.iter().map(|b| vec![POISON; b.bytes]).collect();
+    let mut sizes: Vec<usize> = lowering.buffers.iter().map(|b| b.bytes).collect();
+    // The caller's memory has no padding.
+    for view in lowering.inputs.iter().chain(&lowering.outputs) {
+        sizes[view.buffer.0] = view.shape.iter().product::<usize>() * view.dtype.size();
+    }
+    let mut buffers: Vec<Vec<u8>> = sizes.iter().map(|&bytes| vec![POISON; bytes]).collect();
     for (view, bytes) in lowering.inputs.iter().zip(inputs) {
         buffers[view.buffer.0][..bytes.len()].copy_from_slice(bytes);
     }

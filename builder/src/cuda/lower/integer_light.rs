@@ -6,7 +6,7 @@ use tobiuo_tensor::DType;
 use super::window::{pitch, two};
 use super::{Done, Lower, Operand};
 use crate::cuda::pack;
-use crate::cuda::view::{View, granule};
+use crate::cuda::view::{BufferId, View, granule};
 use crate::graph::{Node, ValueId};
 use tobiuo_kernels::{
     ElementwiseOp, GlobalPoolLayer, IntegerElementwiseLayer, Layer, LookupLayer, Mean, Numbers,
@@ -62,13 +62,21 @@ impl Lower<'_> {
         let whole = view.buffer.constant().is_none()
             && view.is_dense()
             && start.is_multiple_of(16)
-            && start + elements * size <= self.out.buffers[view.buffer.0].bytes;
+            && start + elements * size <= self.room(view.buffer);
         if whole {
             return Ok(view);
         }
         let to = self.new_rows(view.dtype, &view.shape);
         self.copy(&self.graph.value(value).name.clone(), &view, &to);
         Ok(to)
+    }
+
+    /// Bytes of a buffer; of the caller's memory without padding.
+    fn room(&self, buffer: BufferId) -> usize {
+        match self.out.inputs.iter().find(|input| input.buffer == buffer) {
+            Some(input) => input.shape.iter().product::<usize>() * input.dtype.size(),
+            None => self.out.buffers[buffer.0].bytes,
+        }
     }
 
     /// Row-major memory of whole pieces of 8 elements.

@@ -255,12 +255,14 @@ impl Lower<'_> {
     pub(super) fn output(&mut self, name: &str, value: ValueId) -> Done<()> {
         let fact = self.graph.fact(value).clone();
         let view = self.exact(value)?;
-        let whole = (fact.numel() * fact.dtype.size()).next_multiple_of(16);
+        let exact = fact.numel() * fact.dtype.size();
         let own = view.buffer.constant().is_none() && {
             let memory = &self.out.buffers[view.buffer.0];
-            !memory.pinned && memory.bytes == whole
+            !memory.pinned && memory.bytes == exact.next_multiple_of(16)
         };
-        if own && view.dtype == fact.dtype && view.is_dense() && view.offset == 0 {
+        let alike = view.dtype == fact.dtype && view.is_dense() && view.offset == 0;
+        // The caller's memory has no padding.
+        if own && alike && self.touched(view.buffer) <= exact {
             self.out.buffers[view.buffer.0].pinned = true;
             self.out.outputs.push(view);
             return Ok(());
@@ -272,5 +274,23 @@ impl Lower<'_> {
         }
         self.out.outputs.push(to);
         Ok(())
+    }
+
+    /// How far layers reach into a buffer, bytes.
+    fn touched(&self, buffer: BufferId) -> usize {
+        let reach = |view: &View, bytes: usize| match view.buffer == buffer {
+            true => view.offset.unsigned_abs() as usize * view.dtype.size() + bytes,
+            false => 0,
+        };
+        let of_layer = |layer: &Lowered| {
+            let extents = layer.layer.extents();
+            let read = layer.operands.iter().zip(&extents.inputs).map(|(o, &bytes)| match o {
+                Operand::View(view) => reach(view, bytes),
+                Operand::Constant(_) => 0,
+            });
+            let written = layer.outputs.iter().zip(&extents.outputs).map(|(v, &b)| reach(v, b));
+            read.chain(written).max().unwrap_or(0)
+        };
+        self.out.layers.iter().map(of_layer).max().unwrap_or(0)
     }
 }
