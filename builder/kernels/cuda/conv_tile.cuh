@@ -1,6 +1,6 @@
-// What the convolutions on tensor cores share: sizes, asynchronous copies, matrix fragments, a
-// step's products, and where a row of a tile lies in the output. Elements are f16 or 8-bit
-// integers (INTEGER); tiles go by bytes, so that both are copied and multiplied in one way.
+// What the convolutions on tensor cores share: sizes, a step's products, and where a row of a tile
+// lies in the output. Elements are f16 or 8-bit integers (INTEGER); tiles go by bytes, so that both
+// are copied and multiplied in one way.
 
 typedef Numbers<X_KIND>::Type X;
 #define ELEMENT ((int)sizeof(W))
@@ -36,25 +36,6 @@ typedef Numbers<X_KIND>::Type X;
 #define PROLOGUE_LOOP _Pragma("unroll")
 #endif
 
-__device__ __forceinline__ void copy16(u32 to, const void* from, bool valid) {
-  int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
-}
-__device__ __forceinline__ void copy8(u32 to, const void* from, bool valid) {
-  int bytes = valid ? 8 : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(bytes));
-}
-__device__ __forceinline__ void copy4(u32 to, const void* from, bool valid) {
-  int bytes = valid ? 4 : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes));
-}
-__device__ __forceinline__ void load_matrix4(u32* d, u32 at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(at));
-}
-__device__ __forceinline__ void load_matrix2(u32* d, u32 at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(d[0]), "=r"(d[1]) : "r"(at));
-}
 // Byte offset of 16-byte chunk `c` of row `r` in a tile whose rows are ROW bytes.
 __device__ __forceinline__ u32 swizzled(int r, int c) {
   return (u32)(r * ROW + ((ROW == 32 ? c ^ ((r >> 2) & 1) : ROW == 64 ? c ^ ((r >> 1) & 3) : c ^ (r & 7)) << 4));

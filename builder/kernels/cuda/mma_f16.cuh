@@ -2,6 +2,7 @@
 typedef float Sum;
 typedef f16 W;
 
+template <int KIND = 1>
 __device__ __forceinline__ void mma(Sum* c, const u32* a, const u32* b) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])

@@ -35,7 +35,7 @@ mod integer_tests;
 #[cfg(test)]
 mod tests;
 
-pub use conv::ConvLayer;
+pub use conv::{ConvLayer, ConvPairLayer};
 pub use depthwise::DepthwiseLayer;
 pub use gemv::GemvLayer;
 pub use general_conv::GeneralConvLayer;
@@ -114,6 +114,7 @@ pub const ENTRY: &str = "KERNEL";
 #[allow(missing_docs)]
 pub enum Layer {
     Conv(ConvLayer),
+    ConvPair(ConvPairLayer),
     Depthwise(DepthwiseLayer),
     GeneralConv(GeneralConvLayer),
     IntegerConv(IntegerConvLayer),
@@ -159,6 +160,7 @@ impl Layer {
     fn as_family(&self) -> &dyn Family {
         match self {
             Layer::Conv(l) => l,
+            Layer::ConvPair(l) => l,
             Layer::Depthwise(l) => l,
             Layer::GeneralConv(l) => l,
             Layer::IntegerConv(l) => l,

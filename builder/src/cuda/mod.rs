@@ -7,6 +7,7 @@ mod limits;
 pub mod lower;
 pub mod make;
 pub mod pack;
+pub mod pairs;
 pub mod schedule;
 pub mod sections;
 pub mod speed;

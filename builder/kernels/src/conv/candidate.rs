@@ -8,7 +8,8 @@ use crate::{Argument, Candidate, Target};
 use tobiuo_tensor::DType;
 
 pub(super) const MMA: &str = include_str!("../../cuda/mma_f16.cuh");
-const MMA_INTEGER: &str = include_str!("../../cuda/mma_i8.cuh");
+pub(super) const MMA_INTEGER: &str = include_str!("../../cuda/mma_i8.cuh");
+pub(super) const FRAGMENTS: &str = include_str!("../../cuda/fragments.cuh");
 const TILE: &str = include_str!("../../cuda/conv_tile.cuh");
 const EPILOGUE: &str = include_str!("../../cuda/conv_epilogue.cuh");
 const IM2COL: &str = include_str!("../../cuda/conv_im2col.cu");
@@ -122,7 +123,7 @@ impl ConvLayer {
                 let product = if t.wgmma { warpgroup_mma(bn, self.x) } else { String::new() };
                 let body = if t.halo.is_some() { HALO } else { IM2COL };
                 let (mma, exact) = if self.integer() { (MMA_INTEGER, EXACT) } else { (MMA, "") };
-                d.source(&[NUMBERS, exact, &product, mma, TILE, EPILOGUE, body])
+                d.source(&[NUMBERS, exact, &product, mma, FRAGMENTS, TILE, EPILOGUE, body])
             },
             grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
             block: threads as u32,
@@ -192,7 +193,7 @@ impl ConvLayer {
 /// Blocks in clusters of so many that run at once where a multiprocessor takes one of them: the
 /// multiprocessors of a group must hold whole clusters. Measured on an H200 (132 multiprocessors):
 /// 66 clusters of 2, 30 of 4, 15 of 8.
-fn clustered(size: usize, target: &Target) -> usize {
+pub(super) fn clustered(size: usize, target: &Target) -> usize {
     let sms = target.sm_count as usize;
     if size < 4 { sms } else { sms * 10 / 11 / size * size }
 }

@@ -1,9 +1,10 @@
 //! Convolution of f16 or 8-bit integers as implicit GEMM on tensor cores: every tap's pixels
 //! copied (`cuda/conv_im2col.cu`), all taps out of one patch (`cuda/conv_halo.cu`), and first
-//! layers (`cuda/conv_first.cu`).
+//! layers (`cuda/conv_first.cu`). Two in one kernel: `cuda/conv_pair.cu`.
 
 mod candidate;
 mod first;
+mod pair;
 mod tiles;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::numbers::{Numbers, define_exact, kind};
 use crate::reference::{activate, load, reach, store};
 use crate::window::Windows;
 use crate::{Candidate, Extents, Family, IntegerConvLayer, Target, general_conv};
+pub use pair::ConvPairLayer;
 use tiles::{
     HALO_TILES, HALO_WARPGROUP_TILES, Join, NARROW_HALO_TILES, NARROW_HALO_WARPGROUP_TILES, SPLITS,
     TILES, Tile, WARPGROUP_TILES,
@@ -323,6 +325,19 @@ impl ConvLayer {
 
     /// The layer's own `#define`s.
     fn defines(&self, target: &Target) -> Defines {
+        let mut d = self.sum_defines(target);
+        self.define_results(&mut d);
+        d
+    }
+
+    /// Of them those that say where results go.
+    fn define_results(&self, d: &mut Defines) {
+        d.all(&[("OC", self.filters), ("OC_STORED", self.filters_stored), ("LDY", self.y_pitch)]);
+        self.y.define("Y", d);
+    }
+
+    /// The others.
+    fn sum_defines(&self, target: &Target) -> Defines {
         let mut d = Defines::new(target, true);
         d.all(&[
             ("BATCH", self.batch),
@@ -332,9 +347,6 @@ impl ConvLayer {
             ("OW", self.output[1]),
             ("IC", self.channels),
             ("LDX", self.x_pitch),
-            ("OC", self.filters),
-            ("OC_STORED", self.filters_stored),
-            ("LDY", self.y_pitch),
             ("KH", self.kernel[0]),
             ("KW", self.kernel[1]),
             ("SH", self.strides[0]),
@@ -351,7 +363,6 @@ impl ConvLayer {
         ])
         .activation(self.activation);
         d.set("X_ZERO", format!("({})", self.x_zero_point));
-        self.y.define("Y", &mut d);
         self.residual.define("R", &mut d);
         if self.integer() {
             define_exact(&mut d);

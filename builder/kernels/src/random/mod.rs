@@ -6,6 +6,7 @@
 mod general;
 mod integers;
 mod layers;
+mod pairs;
 mod places;
 mod products;
 mod rows;
@@ -177,6 +178,8 @@ pub type Generator = fn(&mut Random) -> Layer;
 pub const GENERATORS: &[(&str, Generator)] = &[
     ("conv", layers::conv),
     ("conv_i8", integers::conv),
+    ("conv_pair", pairs::floats),
+    ("conv_pair_i8", pairs::integers),
     ("depthwise", layers::depthwise),
     ("depthwise_i8", integers::depthwise),
     ("general_conv", products::general_conv),
@@ -215,6 +218,7 @@ impl Layer {
                 integers::conv_memory(l, self.extents(), random)
             }
             Layer::Conv(l) => layers::conv_memory(l, self.extents(), random),
+            Layer::ConvPair(l) => pairs::memory(l, self.extents(), random),
             Layer::Depthwise(l) if l.ends.is_some() => {
                 integers::depthwise_memory(l, self.extents(), random)
             }

@@ -10,6 +10,7 @@ use tobiuo_engine::{CudaKey, Plan, Precision, Preprocess, Task};
 use super::assemble::{Parts, assemble};
 use super::limits::check_limit;
 use super::lower::LowerError;
+use super::pairs;
 use super::sections::Sections;
 use super::speed::{self, Source, Version};
 use super::vision::{self, Camera};
@@ -97,22 +98,33 @@ pub fn make(
     let mut chosen: Vec<Version> = Vec::new();
     for (i, source) in sources.iter().enumerate() {
         let speed = tuner.record.as_ref().and_then(|r| r.plans[i].speed.as_ref());
-        chosen.push(Version::of(source.graph(speed)?, precision)?);
+        let mut version = Version::of(source.graph(speed)?, precision)?;
+        if let Some(record) = &tuner.record {
+            version = version.paired(&record.plans[i].pairs)?;
+        }
+        chosen.push(version);
     }
     let mut sections = Sections::default();
     let (mut plans, mut reports, mut recorded) = (Vec::new(), Vec::new(), Vec::new());
     let mut speeds = Vec::new();
     for (i, source) in sources.iter().enumerate() {
-        let (tuned, speed) = match tuner.record.take() {
+        let (tuned, speed, joined) = match tuner.record.take() {
             Some(record) => {
                 let (plan, lowering) = (&record.plans[i], &chosen[i].lowering);
                 let made = plan.replay(lowering, &tuner.target, &tuner.compiler, progress, share);
                 let (tactics, schedule) = made?;
-                let speed = plan.speed.clone();
+                let (speed, joined) = (plan.speed.clone(), plan.pairs.clone());
                 tuner.record = Some(record);
-                (Tuned { tactics, schedule, network_us: None }, speed)
+                (Tuned { tactics, schedule, network_us: None }, speed, joined)
             }
-            None => speed::tune(&mut tuner, source, &mut chosen, i, (&mut *progress, share))?,
+            None => {
+                let (kernels, joining) = (share * 0.9, share * 0.1);
+                let (tuned, speed) =
+                    speed::tune(&mut tuner, source, &mut chosen, i, (&mut *progress, kernels))?;
+                let (tuned, joined) =
+                    pairs::tune(&mut tuner, &mut chosen, i, tuned, (&mut *progress, joining))?;
+                (tuned, speed, joined)
+            }
         };
         let (batch, Version { graph, lowering }) = (source.batch, &chosen[i]);
         let Tuned { tactics, schedule, network_us } = tuned;
@@ -137,7 +149,9 @@ pub fn make(
             vision::add(plan, lies, &camera, target, &mut compile, &mut sections)
                 .map_err(TacticError::from)?;
         }
-        recorded.push(RecordedPlan::of(batch, lowering, &tactics, &schedule, speed.as_ref()));
+        let mut plan = RecordedPlan::of(batch, lowering, &tactics, &schedule, speed.as_ref());
+        plan.pairs = joined;
+        recorded.push(plan);
         let mut said = plan_report(batch, lowering, &tactics, &schedule, &assembled);
         said.network_us = network_us;
         reports.push(said);

@@ -16,6 +16,7 @@ use tobiuo_kernels::Target;
 
 use super::lower::{Lowering, lower};
 use super::make::tune::{Tuned, Tuner};
+use super::pairs::{self, Names};
 use crate::BuildError;
 use crate::graph::Graph;
 use crate::progress::Progress;
@@ -23,7 +24,7 @@ use crate::quantize::report::{Faster, Mixture, SpeedReport};
 use crate::quantize::select::{Kind, kind, select};
 use crate::quantize::{self, insert::Ranges};
 use crate::tactics::choose::description;
-use crate::tactics::{Effort, Tactic, compare};
+use crate::tactics::{Effort, Tactic, TacticError, compare};
 use units::{Unit, Units};
 
 /// A plan to be made.
@@ -67,6 +68,17 @@ impl Version {
     pub fn of(graph: Graph, precision: Precision) -> Result<Version, BuildError> {
         let lowering = Arc::new(lower(&graph, precision)?);
         Ok(Version { graph, lowering })
+    }
+
+    /// With layers joined as a record says.
+    pub fn paired(self, names: &[Names]) -> Result<Version, TacticError> {
+        if names.is_empty() {
+            return Ok(self);
+        }
+        let joined = pairs::join_named(&self.lowering, names).ok_or_else(|| {
+            TacticError::Record(format!("layers that it joins cannot be joined: {names:?}"))
+        })?;
+        Ok(Version { lowering: Arc::new(joined), ..self })
     }
 }
 

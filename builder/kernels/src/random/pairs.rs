@@ -1,0 +1,118 @@
+//! Two convolutions in one kernel.
+
+use tobiuo_tensor::DType;
+
+use super::layers::{MOST_WORK, Window};
+use super::{Memory, Random, integers, layers};
+use crate::{ConvLayer, ConvPairLayer, Extents, Layer, Numbers};
+
+/// A pair that kernels of every GPU with tensor cores can compute: of f16, or of integers.
+fn pair(random: &mut Random, integer: bool) -> Layer {
+    loop {
+        let w = Window::random(random, 3);
+        let wide = if integer { 16 } else { 8 };
+        let mut channels = |most: usize| random.from_to(2, most / wide) * wide;
+        // Slices for clusters every other time.
+        let (input, mut between, filters) = (channels(160), channels(160), channels(160));
+        if random.once_in(2) {
+            between = between.next_multiple_of(random.pick(&[128, 256]));
+        }
+        // Some filters are only stored.
+        let filters = filters - random.pick(&[0, 0, 1, 7]);
+        let dtype = |random: &mut Random| match integer {
+            true => random.pick(&[DType::I8, DType::U8]),
+            false => DType::F16,
+        };
+        let numbers = |random: &mut Random, dtype| match dtype {
+            DType::F16 => Numbers::F16,
+            _ => integers::numbers(random, dtype, 2.0),
+        };
+        let activation = |random: &mut Random| match integer {
+            true => integers::activation(random),
+            false => random.activation(),
+        };
+        let mid = dtype(random);
+        let y = if random.once_in(3) { DType::F16 } else { dtype(random) };
+        let residual = if random.once_in(3) { DType::F16 } else { dtype(random) };
+        let pitch = |random: &mut Random, channels: usize| {
+            channels.next_multiple_of(wide) + random.pick(&[0, 0, 16, 48])
+        };
+        let first = ConvLayer {
+            batch: w.batch,
+            input: w.input,
+            output: w.output,
+            channels: input,
+            x_pitch: pitch(random, input),
+            filters: between,
+            filters_stored: between,
+            y_pitch: pitch(random, between),
+            kernel: w.kernel,
+            strides: w.strides,
+            pads: [w.pads[0], w.pads[1]],
+            dilations: w.dilations,
+            residual_pitch: random.once_in(2).then(|| pitch(random, between).next_multiple_of(16)),
+            activation: activation(random),
+            residual_last: random.once_in(4),
+            x: dtype(random),
+            x_zero_point: 0,
+            y: numbers(random, mid),
+            residual: numbers(random, residual),
+        };
+        let second = ConvLayer {
+            input: w.output,
+            channels: between,
+            x_pitch: first.y_pitch,
+            filters,
+            filters_stored: filters.next_multiple_of(8),
+            y_pitch: pitch(random, filters),
+            kernel: [1, 1],
+            strides: [1, 1],
+            pads: [0, 0],
+            dilations: [1, 1],
+            residual_pitch: None,
+            activation: activation(random),
+            residual_last: false,
+            x: mid,
+            y: numbers(random, y),
+            residual: Numbers::F16,
+            ..first.clone()
+        };
+        let work =
+            w.macs(input * between) + w.macs(between * filters) / (w.kernel[0] * w.kernel[1]);
+        if let Some(pair) = ConvPairLayer::new(&first, &second, random.once_in(2))
+            && work <= MOST_WORK
+        {
+            return Layer::ConvPair(pair);
+        }
+    }
+}
+
+pub(super) fn floats(random: &mut Random) -> Layer {
+    pair(random, false)
+}
+
+pub(super) fn integers(random: &mut Random) -> Layer {
+    pair(random, true)
+}
+
+pub(super) fn memory(l: &ConvPairLayer, e: Extents, random: &mut Random) -> Memory {
+    let memory = |l: &ConvLayer, random: &mut Random| {
+        let extents = Layer::Conv(l.clone()).extents();
+        match l.x {
+            DType::F16 => layers::conv_memory(l, extents, random),
+            _ => integers::conv_memory(l, extents, random),
+        }
+    };
+    let (first, second) = (memory(&l.first, random), memory(&l.second, random));
+    let mut outputs = second.outputs;
+    if l.keep {
+        outputs.extend(first.outputs);
+    }
+    debug_assert_eq!(outputs.len(), e.outputs.len());
+    Memory {
+        inputs: first.inputs,
+        constants: first.constants.into_iter().chain(second.constants).collect(),
+        outputs,
+        tolerance: first.tolerance.max(second.tolerance),
+    }
+}
