@@ -2,10 +2,11 @@
 // where the second, a 1x1 convolution, multiplies it ("back-to-back GEMM", CUTLASS's example 13).
 //
 // A cluster of SPLIT blocks shares a tile of BM pixels. Each computes a SLICE of the first
-// convolution's filters, and with these, which are a slice of the second one's k, partial sums of
-// all the second one's filters; the blocks then exchange these through distributed shared memory,
-// each finishing BM / SPLIT pixels. All of a block's weights are in shared memory at once, and on
-// the way there before the kernels in front are through.
+// convolution's filters and sends it to the others, one bulk copy each through distributed shared
+// memory, counted by a barrier for each slice; then it computes its part of the second one's
+// filters, its warps each a part of k, so that each waits for the slices that it reads alone. All
+// of a block's weights are in shared memory at once, and on the way there before the kernels in
+// front are through.
 //
 // x [N, IH, IW, LDX] NHWC; w1, w2 as conv_im2col.cu has them, ends1, ends2 as conv_epilogue.cuh;
 // mid [N, OH, OW, LDM] is what the first leaves (KEEP: stored for other layers too), res like mid
@@ -19,15 +20,17 @@
 #define K1 (KH * KW * IC)
 // Products of 32 bytes of k, and blocks of 128.
 #define STEPS1 ((K1 * ELEMENT + 31) / 32)
-#define STEPS2 ((SLICE * ELEMENT + 31) / 32)
+#define STEPS2 ((SLICE * SPLIT * ELEMENT + 31) / 32)
 #define BLOCKS1 ((K1 * ELEMENT + 127) / 128)
-#define BLOCKS2 ((SLICE * ELEMENT + 127) / 128)
-// A warp's columns, in eights.
+#define BLOCKS2 ((SLICE * SPLIT * ELEMENT + 127) / 128)
+// Filters of the second one that a block finishes.
+#define OWN (OC_STORED / SPLIT)
+// A warp's columns, in eights; in a cluster of the second one's all, and a part of k.
 #define UNITS1 ((SLICE / 8 + WC - 1) / WC)
-#define UNITS2 ((OC_STORED / 8 + WC - 1) / WC)
+#define UNITS2 (SPLIT > 1 ? OWN / 8 : (OWN / 8 + WC - 1) / WC)
 #define RESIDUAL_PITCH (SLICE * BYTES_OF(R_KIND) + 16)
-#define OWN_ROWS (BM / SPLIT)
-#define INBOX_PITCH (OC_STORED + 4)
+#define SLAB (SLICE * ELEMENT * BM)
+#define SUMS_PITCH (OWN + 4)
 #define Y_PITCH (OC_STORED * BYTES_OF(Y_KIND) + 16)
 
 typedef Numbers<X_KIND>::Type X;
@@ -50,16 +53,17 @@ __device__ __forceinline__ u32 piece_at(int r, int piece, int rows) {
   return (u32)((piece / 8 * rows + r) * 128 + ((piece % 8 ^ (r & 7)) << 4));
 }
 
-// sums += a [WM rows from `row` on] x b [UNITS eights of rows from `unit` on], both swizzled blocks.
+// sums = a [WM rows from `row` on] x b [UNITS eights of rows from `unit` on], both swizzled blocks, over
+// STEPS products from `from` on.
 template <int KIND, int STEPS, int UNITS>
-__device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], u32 at_a, int row, u32 at_b, int b_rows, int unit) {
+__device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], u32 at_a, int row, u32 at_b, int b_rows, int unit, int from) {
   const int lane = threadIdx.x & 31;
   // Odd and even products apart, where there are too few to hide their latency.
   constexpr int SUMS = WM / 16 * UNITS <= 4 && STEPS >= 4 ? 2 : 1;
   Sum apart[SUMS][WM / 16][UNITS][4] = {};
   const int b_row = lane & 7, b_half = lane >> 3 & 1, last = b_rows / 8 - 1;
   auto multiply = [&](int begin, int next) {
-    const int step = begin + next;
+    const int step = from + begin + next;
     u32 a[WM / 16][4], b[UNITS][2];
 #pragma unroll
     for (int i = 0; i < WM / 16; i++) load_matrix4(a[i], at_a + piece_at(row + i * 16 + (lane & 15), step * 2 + (lane >> 4), BM));
@@ -134,9 +138,10 @@ __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.w
 #endif
 
 #if BULK_WEIGHTS
-// Counts the bytes of the first (0) or the second one's weights (PTX ISA, "cp.async.bulk").
+// Counts the bytes of the first (0) or the second one's weights, or of slice `which` - 2 (PTX ISA,
+// "cp.async.bulk").
 __device__ __forceinline__ u32 barrier_of(int which) {
-  __shared__ __align__(8) u64 landed[2];
+  __shared__ __align__(8) u64 landed[2 + SPLIT];
   return (u32)__cvta_generic_to_shared(landed + which);
 }
 __device__ __forceinline__ void expect(int which, u32 bytes) {
@@ -145,33 +150,39 @@ __device__ __forceinline__ void expect(int which, u32 bytes) {
 __device__ __forceinline__ void copy_bulk(u32 to, const W* from, u32 bytes, int which) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier_of(which)) : "memory");
 }
-__device__ __forceinline__ void wait_weights(int which) {
+__device__ __forceinline__ void wait_for(int which) {
   u32 done = 0;
   while (!done)
     asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(barrier_of(which)) : "memory");
 }
 #endif
 
-extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS)
+extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS, 1)
 KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, const W* __restrict__ w2, const End* __restrict__ ends2, Y* y, Mid* mid, const R* res) {
   extern __shared__ __align__(128) u8 shared[];
   const int tid = threadIdx.x, lane = tid & 31, wr = (tid >> 5) / WC, wc = (tid >> 5) % WC;
   const int slice = blockIdx.x, m0 = blockIdx.y * BM, mid0 = slice * SLICE;
   const u32 base = (u32)__cvta_generic_to_shared(shared);
 
-  // Weights: of each of the first one's blocks of k the rows of this slice; all rows of this slice's
-  // blocks of the second's, which follow one another.
-  const W* second = w2 + (u64)slice * BLOCKS2 * OC_STORED * (128 / ELEMENT);
+  // Weights: of each block of k the rows of this block's filters.
 #if BULK_WEIGHTS
   if (tid == 0) {
 #pragma unroll
-    for (int i = 0; i < 2; i++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier_of(i)) : "memory");
+    for (int i = 0; i < (SPLIT > 1 ? 2 + SPLIT : 2); i++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier_of(i)) : "memory");
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     expect(0, BLOCKS1 * SLICE * 128);
     for (int k = 0; k < BLOCKS1; k++) copy_bulk(base + W1_AT + k * SLICE * 128, w1 + ((u64)k * MID_STORED + mid0) * (128 / ELEMENT), SLICE * 128, 0);
-    expect(1, BLOCKS2 * OC_STORED * 128);
-    copy_bulk(base + W2_AT, second, BLOCKS2 * OC_STORED * 128, 1);
+    expect(1, BLOCKS2 * OWN * 128);
+    for (int k = 0; k < (SPLIT > 1 ? BLOCKS2 : 1); k++)
+      copy_bulk(base + W2_AT + k * OWN * 128, w2 + ((u64)k * OC_STORED + slice * OWN) * (128 / ELEMENT), (SPLIT > 1 ? 1 : BLOCKS2) * OWN * 128, 1);
+#if SPLIT > 1
+    for (int i = 0; i < SPLIT; i++)
+      if (i != slice) expect(2 + i, SLAB);
+#endif
   }
+#if SPLIT > 1
+  cluster_arrive();  // waited for before a block sends to another
+#endif
 #else
 #pragma unroll 4
   for (int i = tid; i < BLOCKS1 * SLICE * 8; i += THREADS)
@@ -179,9 +190,9 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 #endif
   End* shared_ends1 = (End*)(shared + ENDS_AT);
   End* shared_ends2 = shared_ends1 + SLICE;
-  for (int i = tid; i < SLICE + OC_STORED; i += THREADS) {
+  for (int i = tid; i < SLICE + OWN; i += THREADS) {
     const bool one = i < SLICE;
-    const int n = one ? mid0 + i : i - SLICE;
+    const int n = one ? mid0 + i : slice * OWN + i - SLICE;
     const bool valid = n < (one ? MID : OC);
     const End* from = (one ? ends1 : ends2) + (valid ? n : 0);
     u32 at = (u32)__cvta_generic_to_shared(shared_ends1 + i);
@@ -189,7 +200,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
     else copy4(at, from, valid);
   }
   // Where the slice ends in the middle of a product, its other half is zeros.
-  if (STEPS2 * 32 > SLICE * ELEMENT)
+  if (SPLIT == 1 && STEPS2 * 32 > SLICE * ELEMENT)
     for (int r = tid; r < BM; r += THREADS) *(uint4*)(shared + MID_AT + piece_at(r, STEPS2 * 2 - 1, BM)) = make_uint4(0, 0, 0, 0);
   release_dependents();
   wait_for_producers();
@@ -215,10 +226,10 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 #if BULK_WEIGHTS
   asm volatile("cp.async.wait_group 0;");
   __syncthreads();
-  wait_weights(0);
+  wait_for(0);
 #else
 #pragma unroll 4
-  for (int i = tid; i < BLOCKS2 * OC_STORED * 8; i += THREADS) copy16(base + W2_AT + i * 16, second + i * PIECE, true);
+  for (int i = tid; i < BLOCKS2 * OC_STORED * 8; i += THREADS) copy16(base + W2_AT + i * 16, w2 + i * PIECE, true);
   asm volatile("cp.async.commit_group;");
   asm volatile("cp.async.wait_group 1;");
   __syncthreads();
@@ -226,70 +237,90 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 
   {
     Sum sums[WM / 16][UNITS1][4];
-    product<X_KIND, STEPS1>(sums, base + X_AT, wr * WM, base + W1_AT, SLICE, wc * UNITS1);
+    product<X_KIND, STEPS1>(sums, base + X_AT, wr * WM, base + W1_AT, SLICE, wc * UNITS1, 0);
+    // All is read before anything is written: what may be in one place stays in its order.
+    Pack<R, 2> add[WM / 16][2][UNITS1] = {};
+    End end[UNITS1][2];
+#pragma unroll
+    for (int j = 0; j < UNITS1; j++) {
+      const int c = min(wc * UNITS1 + j, SLICE / 8 - 1) * 8 + (lane & 3) * 2;
+      end[j][0] = shared_ends1[c], end[j][1] = shared_ends1[c + 1];
+#if RESIDUAL
+#pragma unroll
+      for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) add[i][h][j] = load_pack<R, 2>((const R*)(shared + RESIDUAL_AT + (wr * WM + i * 16 + h * 8 + (lane >> 2)) * RESIDUAL_PITCH) + c);
+#endif
+    }
 #pragma unroll
     for (int i = 0; i < WM / 16; i++)
 #pragma unroll
       for (int h = 0; h < 2; h++)
 #pragma unroll
         for (int j = 0; j < UNITS1; j++) {
-          const int r = wr * WM + i * 16 + h * 8 + (lane >> 2), unit = wc * UNITS1 + j, c = unit * 8 + (lane & 3) * 2;
+          const int r = wr * WM + i * 16 + h * 8 + (lane >> 2), unit = wc * UNITS1 + j, c = mid0 * (SPLIT > 1) + unit * 8 + (lane & 3) * 2;
           if (SLICE / 8 % WC != 0 && unit >= SLICE / 8) continue;
-          Pack<R, 2> add = {};
-          if (RESIDUAL) add = load_pack<R, 2>((const R*)(shared + RESIDUAL_AT + r * RESIDUAL_PITCH) + c);
-          const float p = first_end(sums[i][j][h * 2], shared_ends1[c], add.v[0]);
-          const float q = first_end(sums[i][j][h * 2 + 1], shared_ends1[c + 1], add.v[1]);
+          const float p = first_end(sums[i][j][h * 2], end[j][0], add[i][h][j].v[0]);
+          const float q = first_end(sums[i][j][h * 2 + 1], end[j][1], add[i][h][j].v[1]);
           put2<M_KIND>(shared + MID_AT + piece_at(r, c / PIECE, BM) + c % PIECE * ELEMENT, p, q, M_INVERSE, M_ZERO);
         }
   }
+#if SPLIT > 1
+  // What was written becomes visible to the copies.
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  cluster_wait();
+#endif
 #if !BULK_WEIGHTS
   asm volatile("cp.async.wait_group 0;");
 #endif
   __syncthreads();
 #if SPLIT > 1
-  cluster_arrive();  // the others' sums may lie over the first one's weights
+  if (tid < SPLIT && tid != slice) {
+    u32 to, there, from = base + MID_AT + slice * SLAB;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(from), "r"(tid));
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(barrier_of(2 + slice)), "r"(tid));
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "r"(from), "r"(SLAB), "r"(there) : "memory");
+  }
+  __syncwarp();
 #endif
 #if KEEP
 #pragma unroll 2
   for (int i = tid; i < BM * (SLICE / PIECE); i += THREADS) {
-    const int r = i / (SLICE / PIECE), p = i % (SLICE / PIECE);
-    if (m0 + r < M_TOTAL) *(uint4*)(mid + (u64)(m0 + r) * LDM + mid0 + p * PIECE) = *(const uint4*)(shared + MID_AT + piece_at(r, p, BM));
+    const int r = i / (SLICE / PIECE), p = i % (SLICE / PIECE), at = p + mid0 / PIECE * (SPLIT > 1);
+    if (m0 + r < M_TOTAL) *(uint4*)(mid + (u64)(m0 + r) * LDM + mid0 + p * PIECE) = *(const uint4*)(shared + MID_AT + piece_at(r, at, BM));
   }
 #endif
 #if BULK_WEIGHTS
-  wait_weights(1);
+  wait_for(1);
 #endif
   Sum sums[WM / 16][UNITS2][4];
-  product<M_KIND, STEPS2>(sums, base + MID_AT, wr * WM, base + W2_AT, OC_STORED, wc * UNITS2);
 #if SPLIT > 1
-  cluster_wait();
+  constexpr int EACH = STEPS2 / WC, STEPS_OF_SLICE = STEPS2 / SPLIT;
+#pragma unroll
+  for (int i = 0; i < SPLIT; i++)
+    if (i != slice && i * STEPS_OF_SLICE < (wc + 1) * EACH && (i + 1) * STEPS_OF_SLICE > wc * EACH) wait_for(2 + i);
+  product<M_KIND, EACH>(sums, base + MID_AT, wr * WM, base + W2_AT, OWN, 0, wc * EACH);
+  cluster_arrive();  // nobody leaves while its slice is being copied
+  // The warps' sums lie over the first one's weights.
+  Sum* parts = (Sum*)(shared + W1_AT);
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const int r = wr * WM + i * 16 + h * 8 + (lane >> 2);
-      u32 to, local = base + W1_AT + ((slice * OWN_ROWS + r % OWN_ROWS) * INBOX_PITCH + (lane & 3) * 2) * 4;
-      asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(local), "r"(r / OWN_ROWS));
+    for (int h = 0; h < 2; h++)
 #pragma unroll
       for (int j = 0; j < UNITS2; j++) {
-        const int unit = wc * UNITS2 + j;
-        if (OC_STORED / 8 % WC != 0 && unit >= OC_STORED / 8) continue;
         const Pack<Sum, 2> v = {sums[i][j][h * 2], sums[i][j][h * 2 + 1]};
-        const u64 bits = *(const u64*)&v;
-        asm volatile("st.shared::cluster.b64 [%0], %1;" ::"r"(to + unit * 32), "l"(bits) : "memory");
+        store_pack(parts + (wc * BM + wr * WM + i * 16 + h * 8 + (lane >> 2)) * SUMS_PITCH + j * 8 + (lane & 3) * 2, v);
       }
-    }
-  cluster_arrive();
-  cluster_wait();
-  const Sum* inbox = (const Sum*)(shared + W1_AT);
+  __syncthreads();
 #pragma unroll 2
-  for (int p = tid; p < OWN_ROWS * (OC_STORED / 4); p += THREADS) {
-    const int r = p / (OC_STORED / 4), c = p % (OC_STORED / 4) * 4, m = m0 + slice * OWN_ROWS + r;
+  for (int p = tid; p < BM * (OWN / 4); p += THREADS) {
+    const int r = p / (OWN / 4), c = p % (OWN / 4) * 4, m = m0 + r;
     if (m >= M_TOTAL) continue;
     Sum v[4] = {};
 #pragma unroll
-    for (int z = 0; z < SPLIT; z++) {
-      const Pack<Sum, 4> part = load_pack<Sum, 4>(inbox + (z * OWN_ROWS + r) * INBOX_PITCH + c);
+    for (int z = 0; z < WC; z++) {
+      const Pack<Sum, 4> part = load_pack<Sum, 4>(parts + (z * BM + r) * SUMS_PITCH + c);
 #pragma unroll
       for (int q = 0; q < 4; q++) v[q] += part.v[q];
     }
@@ -299,9 +330,17 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
     Pack<Y, 4> out;
     put2<Y_KIND>((u8*)&out, f[0], f[1], Y_INVERSE, Y_ZERO);
     put2<Y_KIND>((u8*)&out + 2 * BYTES_OF(Y_KIND), f[2], f[3], Y_INVERSE, Y_ZERO);
-    store_pack(y + (u64)m * LDY + c, out);
+    store_pack(y + (u64)m * LDY + slice * OWN + c, out);
   }
+  cluster_wait();
 #else
+  product<M_KIND, STEPS2>(sums, base + MID_AT, wr * WM, base + W2_AT, OWN, wc * UNITS2, 0);
+  End end[UNITS2][2];
+#pragma unroll
+  for (int j = 0; j < UNITS2; j++) {
+    const int c = min(wc * UNITS2 + j, OWN / 8 - 1) * 8 + (lane & 3) * 2;
+    end[j][0] = shared_ends2[c], end[j][1] = shared_ends2[c + 1];
+  }
   // Results lie over the first one's weights, to be stored in whole rows.
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
@@ -311,8 +350,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
       for (int j = 0; j < UNITS2; j++) {
         const int r = wr * WM + i * 16 + h * 8 + (lane >> 2), unit = wc * UNITS2 + j, c = unit * 8 + (lane & 3) * 2;
         if (OC_STORED / 8 % WC != 0 && unit >= OC_STORED / 8) continue;
-        put2<Y_KIND>(shared + W1_AT + r * Y_PITCH + c * BYTES_OF(Y_KIND), second_end(sums[i][j][h * 2], shared_ends2[c]),
-                     second_end(sums[i][j][h * 2 + 1], shared_ends2[c + 1]), Y_INVERSE, Y_ZERO);
+        put2<Y_KIND>(shared + W1_AT + r * Y_PITCH + c * BYTES_OF(Y_KIND), second_end(sums[i][j][h * 2], end[j][0]), second_end(sums[i][j][h * 2 + 1], end[j][1]), Y_INVERSE, Y_ZERO);
       }
   __syncthreads();
   constexpr int Y_PIECE = 8 / BYTES_OF(Y_KIND);

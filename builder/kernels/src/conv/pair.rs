@@ -105,31 +105,35 @@ impl ConvPairLayer {
         let filters = self.second.filters_stored;
         let residual = self.first.residual_pitch.is_some();
         let residual_size = self.first.residual.dtype.size();
-        // Slices end where blocks of 128 bytes of the second's k do.
+        // Slices end where blocks of 128 bytes of the second's k do, and each warp has its part of k.
         let whole = t.split == 1
             || (self.first.filters_stored.is_multiple_of(t.split)
-                && (slice * size).is_multiple_of(128));
+                && (slice * size).is_multiple_of(128)
+                && (slice * t.split * size / 32).is_multiple_of(t.warps[1])
+                && filters.is_multiple_of(8 * t.split));
         let pieces = (slice * size).is_multiple_of(16)
             && (!residual || (slice * residual_size).is_multiple_of(16));
         // A warp's columns must not be mostly none.
         let across = |filters: usize| 4 * filters / 8 >= 3 * t.warps[1];
-        if !whole || !pieces || !across(slice) || !across(filters) {
+        if !whole || !pieces || !across(slice) || (t.split == 1 && !across(filters)) {
             return None;
         }
         let blocks = |k: usize| ceil_div(k * size, 128);
+        let (all_between, own) = (slice * t.split, filters / t.split);
         let w1 = blocks(self.first.depth()) * slice * 128;
-        let w2 = blocks(slice) * filters * 128;
+        let w2 = blocks(all_between) * own * 128;
+        // Over the first one's weights: results, or in a cluster each warp's sums.
         let results = match t.split {
             1 => t.bm * (filters * self.second.y.dtype.size() + 16),
-            _ => t.bm * (filters + 4) * 4,
+            _ => t.warps[1] * t.bm * (own + 4) * 4,
         };
         let w2_at = w1.max(results).next_multiple_of(128);
         let x = w2_at + w2;
         let between = x + blocks(self.first.depth()) * t.bm * 128;
-        let residual_at = between + blocks(slice) * t.bm * 128;
+        let residual_at = between + blocks(all_between) * t.bm * 128;
         let residual_bytes = if residual { t.bm * (slice * residual_size + 16) } else { 0 };
         let ends = (residual_at + residual_bytes).next_multiple_of(16);
-        let all = ends + (slice + filters) * self.end_bytes();
+        let all = ends + (slice + own) * self.end_bytes();
         Some(Places { w2: w2_at, x, between, residual: residual_at, ends, all })
     }
 
@@ -200,6 +204,7 @@ impl ConvPairLayer {
         let clock = target.clock_ghz * 1e3;
         // 34 bytes a cycle into a multiprocessor, as the single convolutions' constants.
         let bring = at.all as f64 / 34.0 / clock * together;
+        // Of both products.
         let macs = t.bm * self.slice(t) * (self.first.depth() + self.second.filters_stored);
         let product = macs as f64 * self.size() as f64 / 2.0 / 450.0 / clock * together;
         let joined = if t.split > 1 { 0.5 + 0.05 * t.split as f64 } else { 0.0 };
@@ -222,10 +227,9 @@ impl Family for ConvPairLayer {
                 for &warps in warps {
                     let t = PairTile { bm, split, warps };
                     let tall = bm > 16 && bm / 2 >= self.first.pixels();
-                    // Each block of a cluster finishes some pixels.
                     let Some(at) = self.places(&t).filter(|_| !tall) else { continue };
                     // The kernel's barriers take shared memory too.
-                    if at.all + 64 <= target.shared_per_block as usize {
+                    if at.all + 128 <= target.shared_per_block as usize {
                         out.push(self.candidate(&t, &at, target));
                     }
                 }
