@@ -1,4 +1,4 @@
-//! The layers that models are lowered to, each distinct one once, as lines of JSON: what the
+//! The layers that models are lowered to, and pairs of them that may be joined, each distinct one once, as lines of JSON: what the
 //! kernels' compile checks and `gpu-check --layers` read.
 //!
 //! usage: layers fp32|tf32|fp16 MODEL.onnx ...
@@ -10,6 +10,7 @@ use std::error::Error;
 use std::path::Path;
 
 use tobiuo_builder::cuda::lower::lower;
+use tobiuo_builder::cuda::pairs::layers_and_pairs;
 use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::passes::{PassOptions, optimise};
 use tobiuo_engine::Precision;
@@ -29,8 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let options = PassOptions { with: vec!["merge-siblings".into()], ..PassOptions::default() };
         let (graph, _) = optimise(graph, &options, &mut |_| {})?;
         let network = path.file_stem().map(|s| s.to_string_lossy().into_owned());
-        for lowered in lower(&graph, precision)?.layers {
-            let layer = serde_json::to_value(&lowered.layer)?;
+        for layer in layers_and_pairs(&lower(&graph, precision)?) {
+            let layer = serde_json::to_value(&layer)?;
             if seen.insert(layer.to_string()) {
                 println!("{}", serde_json::json!({ "network": network, "layer": layer }));
             }

@@ -203,6 +203,11 @@ impl Layer {
         all
     }
 
+    /// True of what other layers compute too: a GPU may have no kernel for it.
+    pub fn is_optional(&self) -> bool {
+        matches!(self, Layer::ConvPair(_))
+    }
+
     /// The family's name.
     pub fn family(&self) -> &'static str {
         self.as_family().name()

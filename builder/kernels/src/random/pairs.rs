@@ -4,7 +4,7 @@ use tobiuo_tensor::DType;
 
 use super::layers::{MOST_WORK, Window};
 use super::{Memory, Random, integers, layers};
-use crate::{ConvLayer, ConvPairLayer, Extents, Layer, Numbers};
+use crate::{ConvLayer, ConvPairLayer, Extents, Layer, Numbers, Target};
 
 /// A pair that kernels of every GPU with tensor cores can compute: of f16, or of integers.
 fn pair(random: &mut Random, integer: bool) -> Layer {
@@ -77,12 +77,18 @@ fn pair(random: &mut Random, integer: bool) -> Layer {
             residual: Numbers::F16,
             ..first.clone()
         };
+        // It fits into the shared memory of the smallest GPU with tensor cores that engines are
+        // made for.
+        let orin = Target::of_sm(87).expect("it is known");
         let work =
             w.macs(input * between) + w.macs(between * filters) / (w.kernel[0] * w.kernel[1]);
         if let Some(pair) = ConvPairLayer::new(&first, &second, random.once_in(2))
             && work <= MOST_WORK
         {
-            return Layer::ConvPair(pair);
+            let layer = Layer::ConvPair(pair);
+            if !layer.candidates(&orin).is_empty() {
+                return layer;
+            }
         }
     }
 }

@@ -96,6 +96,12 @@ pub fn join(lowering: &Lowering, pairs: &[&Pair]) -> Lowering {
     Lowering { layers, values: values.cloned().collect(), ..lowering.clone() }
 }
 
+/// Every layer that timing may choose from: the lowering's own, and its possible pairs.
+pub fn layers_and_pairs(lowering: &Lowering) -> Vec<Layer> {
+    let single = lowering.layers.iter().map(|l| l.layer.clone());
+    single.chain(possible(lowering).into_iter().map(|p| Layer::ConvPair(p.layer))).collect()
+}
+
 fn names(lowering: &Lowering, pair: &Pair) -> Names {
     [pair.first, pair.second].map(|i| lowering.layers[i].name.clone())
 }

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::path::Path;
 
 use tobiuo_builder::cuda::lower::lower;
+use tobiuo_builder::cuda::pairs::layers_and_pairs;
 use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::passes::{PassOptions, optimise};
 use tobiuo_engine::Precision;
@@ -69,7 +70,7 @@ impl Layers {
         Ok(())
     }
 
-    /// A model's layers after the passes that a build runs.
+    /// A model's layers, and pairs of them, after the passes that a build runs.
     pub fn model(
         &mut self,
         path: &Path,
@@ -82,8 +83,8 @@ impl Layers {
         for &precision in precisions {
             let lowering = lower(&graph, precision)?;
             let from = stem(path);
-            for (number, lowered) in lowering.layers.into_iter().enumerate() {
-                self.add(&from, lowered.layer, derived(seed, &from, number));
+            for (number, layer) in layers_and_pairs(&lowering).into_iter().enumerate() {
+                self.add(&from, layer, derived(seed, &from, number));
             }
         }
         Ok(())
