@@ -308,3 +308,46 @@ fn a_build_ends_within_its_time_and_the_next_goes_on() {
     let again = place.build("classifier.onnx", "a.tobiuo", &[]);
     assert_eq!(again["reused"], true, "{done}");
 }
+
+#[test]
+fn layers_are_joined_where_that_is_faster_and_as_a_record_says() {
+    let place = Place::new(Standin::new());
+    let record = place.path("r.json");
+    let with = ["--record", &record, "--batch", "1,2"];
+    let report = place.build("bottlenecks.onnx", "a.tobiuo", &with);
+    let text = std::fs::read_to_string(&record).unwrap();
+    let recorded: Value = serde_json::from_str(&text).unwrap();
+    let plans = report["cuda"]["plans"].as_array().unwrap();
+    for (plan, told) in plans.iter().zip(recorded["plans"].as_array().unwrap()) {
+        let pairs = told["pairs"].as_array().expect("some are joined");
+        let layers = plan["layers"].as_array().unwrap();
+        let joined = layers.iter().filter(|l| l["family"] == "conv_pair").collect::<Vec<_>>();
+        assert_eq!(joined.len(), pairs.len());
+        for (layer, pair) in joined.iter().zip(pairs) {
+            let names = [&pair[0], &pair[1]].map(|n| n.as_str().unwrap());
+            assert_eq!(layer["name"], names.join(" + "));
+        }
+    }
+    let m = model("bottlenecks.onnx");
+    let m = m.to_str().unwrap();
+    let verify = ["verify", &place.path("a.tobiuo"), m, "--layers", "--samples", "1", "--json"];
+    let found: Value = serde_json::from_str(&place.ends(0, &verify)).unwrap();
+    assert_eq!(found["ok"], true, "{found}");
+
+    // From the cache, and by the record: the same bytes.
+    place.build("bottlenecks.onnx", "b.tobiuo", &["--batch", "1,2", "--no-cache"]);
+    assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "from the cache");
+    let replay = ["--replay", &record, "--batch", "1,2", "--tactic-cache", "none"];
+    let replayed = place.build("bottlenecks.onnx", "c.tobiuo", &replay);
+    assert_eq!(number(&replayed["cuda"]["tuning"]["timed"]), 0);
+    assert!(place.bytes("a.tobiuo") == place.bytes("c.tobiuo"), "replayed");
+
+    // A record that joins what cannot be joined.
+    let pair = recorded["plans"][0]["pairs"][0].as_array().unwrap();
+    let wrong = text.replace(pair[0].as_str().unwrap(), "Conv_0");
+    std::fs::write(&record, wrong).unwrap();
+    let e = place.path("x.tobiuo");
+    let said = place.ends(2, &["build", m, "-o", &e, "--replay", &record, "--batch", "1,2"]);
+    assert!(said.contains("cannot be joined") && said.contains("Conv_0"), "{said}");
+    assert!(!place.files().contains(&"x.tobiuo".to_string()));
+}

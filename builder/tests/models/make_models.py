@@ -120,8 +120,22 @@ def weightless():
     net.save("weightless.onnx", [("a", [2, 3]), ("b", [3])], [("y", [2, 3])])
 
 
+def bottlenecks():
+    """Two residual blocks as ResNet has them: 1x1 layers side by side."""
+    net = Net()
+    x = net.add("Relu", [net.conv("x", 3, 32, 3, "stem", strides=[2, 2])], "stem.relu")
+    for i in range(2):
+        y = net.add("Relu", [net.conv(x, 32, 16, 1, f"{i}.narrow")], f"{i}.narrow.relu")
+        y = net.add("Relu", [net.conv(y, 16, 16, 3, f"{i}.window")], f"{i}.window.relu")
+        y = net.conv(y, 16, 32, 1, f"{i}.wide")
+        x = net.add("Relu", [net.add("Add", [x, y], f"{i}.sum")], f"{i}.relu")
+    net.add("GlobalAveragePool", [x], "y")
+    net.save("bottlenecks.onnx", [("x", ["batch", 3, 16, 16])], [("y", ["batch", 32, 1, 1])])
+
+
 detector()
 classifier()
 unsupported()
 aligned()
 weightless()
+bottlenecks()

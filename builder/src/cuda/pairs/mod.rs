@@ -64,7 +64,7 @@ fn lowered(lowering: &Lowering, pair: &Pair) -> Lowered {
     let [a, b] = [pair.first, pair.second].map(|i| &lowering.layers[i]);
     let kept = a.outputs.iter().filter(|_| pair.layer.keep);
     Lowered {
-        name: format!("{} + {}", a.name, b.name),
+        name: name(lowering, pair),
         op: b.op,
         layer: Layer::ConvPair(pair.layer.clone()),
         operands: a.operands.clone(),
@@ -106,10 +106,21 @@ fn names(lowering: &Lowering, pair: &Pair) -> Names {
     [pair.first, pair.second].map(|i| lowering.layers[i].name.clone())
 }
 
+/// What a pair is called as a layer.
+fn name(lowering: &Lowering, pair: &Pair) -> String {
+    names(lowering, pair).join(" + ")
+}
+
 /// The lowering with the pairs of these names joined; `None` where one cannot be.
 pub fn join_named(lowering: &Lowering, wanted: &[Names]) -> Option<Lowering> {
+    let wanted: Vec<String> = wanted.iter().map(|n| n.join(" + ")).collect();
+    join_layers(lowering, &wanted.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The lowering with the pairs joined that are called so as layers; `None` where one cannot be.
+pub fn join_layers(lowering: &Lowering, wanted: &[&str]) -> Option<Lowering> {
     let possible = possible(lowering);
-    let find = |n: &Names| possible.iter().find(|p| names(lowering, p) == *n);
+    let find = |n: &&str| possible.iter().find(|p| name(lowering, p) == **n);
     let pairs: Vec<&Pair> = wanted.iter().map(find).collect::<Option<_>>()?;
     let mut used = HashSet::new();
     let apart = pairs.iter().flat_map(|p| [p.first, p.second]).all(|i| used.insert(i));
