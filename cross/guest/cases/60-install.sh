@@ -24,4 +24,7 @@ has /etc/group '^render:.*tobiuo'
 vivid_on
 await 20 [ -c $camera ]
 [ "$(stat -Lc %G:%a $camera)" = video:660 ] || fail "$(stat -L $camera)"
-echo "systemd $(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p'); $camera"
+version=$(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p')
+# Growing pauses between starts, where systemd can.
+[ "$version" -lt 254 ] || [ "$(property RestartSteps)" = 6 ] || fail "RestartSteps is '$(property RestartSteps)'"
+echo "systemd $version; $camera"
