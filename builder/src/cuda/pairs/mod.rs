@@ -1,5 +1,5 @@
 //! Pairs: a convolution and a 1x1 convolution that reads its result, in one kernel. Which of the
-//! possible ones are joined is decided by timing ([`tune`]).
+//! possible ones are joined is decided by timing ([`tune()`]).
 
 mod tune;
 
