@@ -23,6 +23,19 @@ fn span(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     (low - room, high + room)
 }
 
+/// Four to ten round numbers from `low` to `high`, and the decimals that they need.
+fn ticks(low: f64, high: f64) -> (Vec<f64>, usize) {
+    let rough = (high - low) / 8.0;
+    let power = rough.log10().floor();
+    let unit = 10f64.powf(power);
+    let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * unit).into_iter().find(|&s| s >= rough);
+    let step = step.unwrap_or(10.0 * unit);
+    let first = (low / step).ceil() as i64;
+    let last = (high / step).floor() as i64;
+    let decimals = (-step.log10().floor()).max(0.0) as usize;
+    ((first..=last).map(|i| i as f64 * step).collect(), decimals)
+}
+
 /// The picture: one point a step, from all layers on integers (0) on, and the network in floats.
 pub fn draw(title: &str, g: &GateReport) -> String {
     let floor = g.baseline - if g.metric == "output error" { -g.allowed } else { g.allowed };
@@ -40,20 +53,25 @@ pub fn draw(title: &str, g: &GateReport) -> String {
          font-size=\"14\">{}</text>\n",
         escape(title)
     );
-    for i in 0..=4 {
-        let t = f64::from(i) / 4.0;
-        let (vx, vy) = (x0 + t * (x1 - x0), y0 + t * (y1 - y0));
+    let (values, decimals) = ticks(y0, y1);
+    for v in values {
         let _ = writeln!(
             out,
             "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"#ddd\"/>\n\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{vy:.4}</text>\n\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{vx:.1}</text>",
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{v:.decimals$}</text>",
             WIDTH - RIGHT,
-            y(vy),
-            y(vy),
+            y(v),
+            y(v),
             LEFT - 6.0,
-            y(vy) + 4.0,
-            x(vx),
+            y(v) + 4.0
+        );
+    }
+    let (values, decimals) = ticks(x0, x1);
+    for v in values {
+        let _ = writeln!(
+            out,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{v:.decimals$}</text>",
+            x(v),
             HEIGHT - BOTTOM + 18.0
         );
     }
@@ -97,7 +115,30 @@ pub fn draw(title: &str, g: &GateReport) -> String {
     for (i, s) in g.steps.iter().enumerate() {
         dot(s.microseconds, s.value, &format!("{i}: {} int8", s.int8_layers), "#36c");
     }
-    dot(g.baseline_microseconds, g.baseline, "fp32", "#333");
+    dot(g.baseline_microseconds, g.baseline, "in floats", "#333");
     out.push_str("</svg>\n");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_have_round_numbers() {
+        let shown = |low, high| {
+            let (values, decimals) = ticks(low, high);
+            values.iter().map(|v| format!("{v:.decimals$}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(0.8650, 0.8771), "0.866 0.868 0.870 0.872 0.874 0.876");
+        assert_eq!(shown(515.4, 789.2), "550 600 650 700 750");
+        assert_eq!(shown(-0.4, 7.3), "0 1 2 3 4 5 6 7");
+        assert_eq!(shown(99_000.0, 101_000.0), "99000 99500 100000 100500 101000");
+        for k in 0..200 {
+            let (low, high) = (0.1 * f64::from(k), 0.1 * f64::from(k) + 1.3f64.powi(k % 40 - 20));
+            let (values, _) = ticks(low, high);
+            assert!((3..=10).contains(&values.len()), "{low} {high}: {values:?}");
+            assert!(values.iter().all(|v| (low - 1e-9..=high + 1e-9).contains(v)));
+        }
+    }
 }
