@@ -36,6 +36,32 @@ fn ticks(low: f64, high: f64) -> (Vec<f64>, usize) {
     ((first..=last).map(|i| i as f64 * step).collect(), decimals)
 }
 
+/// Where the label of the point `(x, y)` begins: at the first of eight places around it where none
+/// of the others is, whose boxes (left, top, right, bottom) are in `taken`.
+fn place(x: f64, y: f64, label: &str, taken: &mut Vec<[f64; 4]>) -> (f64, f64) {
+    let (width, height) = (6.6 * label.chars().count() as f64, 12.0);
+    let (right, left) = (x + 6.0, x - 6.0 - width);
+    let places = [
+        (right, y - 6.0),
+        (right, y + 15.0),
+        (left, y - 6.0),
+        (left, y + 15.0),
+        (right, y - 19.0),
+        (right, y + 28.0),
+        (left, y - 19.0),
+        (left, y + 28.0),
+    ];
+    let box_at = |(left, base): (f64, f64)| [left, base - height, left + width, base];
+    let meets =
+        |a: &[f64; 4], b: &[f64; 4]| a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+    let inside = |b: &[f64; 4]| b[0] >= LEFT && b[2] <= WIDTH && b[1] >= TOP - 12.0;
+    let free =
+        |p: &&(f64, f64)| inside(&box_at(**p)) && !taken.iter().any(|t| meets(t, &box_at(**p)));
+    let at = *places.iter().find(free).unwrap_or(&places[0]);
+    taken.push(box_at(at));
+    at
+}
+
 /// The picture: one point a step, from all layers on integers (0) on, and the network in floats.
 pub fn draw(title: &str, g: &GateReport) -> String {
     let floor = g.baseline - if g.metric == "output error" { -g.allowed } else { g.allowed };
@@ -50,8 +76,10 @@ pub fn draw(title: &str, g: &GateReport) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{WIDTH}\" \
          height=\"{HEIGHT}\" fill=\"white\"/>\n<text x=\"{LEFT}\" y=\"22\" \
-         font-size=\"14\">{}</text>\n",
-        escape(title)
+         font-size=\"14\">{}</text>\n<text x=\"{:.1}\" y=\"22\" text-anchor=\"end\" \
+         fill=\"#36c\">step: layers on integers</text>\n",
+        escape(title),
+        WIDTH - RIGHT
     );
     let (values, decimals) = ticks(y0, y1);
     for v in values {
@@ -99,21 +127,20 @@ pub fn draw(title: &str, g: &GateReport) -> String {
         .collect();
     let _ =
         writeln!(out, "<polyline points=\"{}\" fill=\"none\" stroke=\"#36c\"/>", points.join(" "));
+    let mut taken: Vec<[f64; 4]> = Vec::new();
     let mut dot = |vx: f64, vy: f64, label: &str, colour: &str| {
         if vx.is_finite() && vy.is_finite() {
+            let (x, y) = (x(vx), y(vy));
+            let (left, base) = place(x, y, label, &mut taken);
             let _ = writeln!(
                 out,
-                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\" fill=\"{colour}\"/>\n<text \
-                 x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
-                x(vx),
-                y(vy),
-                x(vx) + 6.0,
-                y(vy) - 6.0
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"/>\n<text \
+                 x=\"{left:.1}\" y=\"{base:.1}\">{label}</text>"
             );
         }
     };
     for (i, s) in g.steps.iter().enumerate() {
-        dot(s.microseconds, s.value, &format!("{i}: {} int8", s.int8_layers), "#36c");
+        dot(s.microseconds, s.value, &format!("{i}: {}", s.int8_layers), "#36c");
     }
     dot(g.baseline_microseconds, g.baseline, "in floats", "#333");
     out.push_str("</svg>\n");
@@ -123,6 +150,22 @@ pub fn draw(title: &str, g: &GateReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_do_not_lie_over_one_another() {
+        let mut taken = Vec::new();
+        let points = [(300.0, 200.0), (303.0, 202.0), (310.0, 195.0), (306.0, 210.0), (85.0, 45.0)];
+        for (x, y) in points {
+            place(x, y, "10: 46", &mut taken);
+        }
+        for (i, a) in taken.iter().enumerate() {
+            assert!(a[0] >= LEFT && a[2] <= WIDTH);
+            for b in &taken[..i] {
+                let apart = a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= a[1];
+                assert!(apart, "{a:?} {b:?}");
+            }
+        }
+    }
 
     #[test]
     fn axes_have_round_numbers() {
