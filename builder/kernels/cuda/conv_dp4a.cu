@@ -15,7 +15,9 @@ typedef Numbers<X_KIND>::Type X;
 typedef Numbers<Y_KIND>::Type Y;
 typedef Numbers<R_KIND>::Type R;
 #define THREADS (BM / TM * (BN / TN))
-#define M_TOTAL (BATCH * OH * OW)
+// With POOLED only the largest of each 2 x 2 results is stored, and pixels are walked window after
+// window: a thread has all of one.
+#define M_TOTAL (POOLED ? BATCH * (OH / 2) * (OW / 2) * 4 : BATCH * OH * OW)
 #define K_TOTAL (KH * KW * CG)
 #define K_STEPS ((K_TOTAL + BK - 1) / BK)
 #define WORDS (BK / 4)
@@ -38,6 +40,14 @@ __device__ __forceinline__ Y stored(float v) {
   return v;
 #endif
 }
+#if POOLED
+__device__ __forceinline__ u8 larger(u8 a, u8 b) { return max(a, b); }
+__device__ __forceinline__ i8 larger(i8 a, i8 b) { return max(a, b); }
+__device__ __forceinline__ f16 larger(f16 a, f16 b) {
+  const float p = to_f32(a), q = to_f32(b);
+  return q > p || q != q ? b : a;
+}
+#endif
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL(const X* x, const i8* __restrict__ w, const float2* __restrict__ ends, const int* __restrict__ totals, Y* y, const R* res) {
@@ -59,6 +69,10 @@ KERNEL(const X* x, const i8* __restrict__ w, const float2* __restrict__ ends, co
     for (int u = 0; u < A_EACH; u++) {
       int i = tid + u * THREADS, r = i % BM, k = step * BK + i / BM * A_WORDS * 4, m = m0 + r;
       int image = m / (OH * OW), row = m / OW % OH, column = m % OW;
+#if POOLED
+      const int window = m / 4;
+      image = window / (OH / 2 * (OW / 2)), row = window / (OW / 2) % (OH / 2) * 2 + m / 2 % 2, column = window % (OW / 2) * 2 + m % 2;
+#endif
 #pragma unroll
       for (int q = 0; q < A_WORDS; q++) a[u][q] = NOTHING;
       if (i >= BM * A_COLUMNS || m >= M_TOTAL || k >= K_TOTAL) continue;
@@ -153,9 +167,12 @@ KERNEL(const X* x, const i8* __restrict__ w, const float2* __restrict__ ends, co
       end[q] = real ? ends[channel + q] : make_float2(0.0f, 0.0f);
       total[q] = X_ZERO != 0 && real ? X_ZERO * totals[channel + q] : 0;
     }
+#if POOLED
+    Y largest[4];
+#endif
 #pragma unroll
     for (int i = 0; i < TM; i++) {
-      const int m = m0 + tm + i;
+      int m = m0 + tm + i;
       if (m >= M_TOTAL) continue;
       Pack<R, 4> add = {};
 #if FILTERS % 4 == 0 || GROUPS == 1
@@ -173,7 +190,15 @@ KERNEL(const X* x, const i8* __restrict__ w, const float2* __restrict__ ends, co
         v = activate_exact<ACT>(v, ACT_A, ACT_B);
         if (RESIDUAL && RESIDUAL_LAST) v = with_residual(v, add.v[q]);
         out.v[q] = stored(v);
+#if POOLED
+        if (i % 4 > 0) out.v[q] = larger(largest[q], out.v[q]);
+        largest[q] = out.v[q];
+#endif
       }
+#if POOLED
+      if (i % 4 < 3) continue;
+      m /= 4;
+#endif
 #if FILTERS % 4 == 0 || GROUPS == 1
       store_pack(y + (u64)m * LDY + channel, out);
 #else

@@ -9,6 +9,9 @@
 //
 // An end is what a filter's sum meets: its bias, or, of integers, its multiplier and its bias; where
 // x has a zero point, the sum of its weights too, which the sum has X_ZERO times too often.
+// With POOLED four rows of a tile are one window of 2 x 2 pixels, of which the largest result, as
+// it would be stored, is kept: rows that follow one another, or of a patch two of a row of 8 pixels
+// and those below.
 // Results are stored as Y_KIND says, of integers v * Y_INVERSE from Y_ZERO on; the residual's
 // integers stand for (r - R_ZERO) * R_SCALE.
 typedef Numbers<Y_KIND>::Type Y;
@@ -200,6 +203,39 @@ __device__ __forceinline__ void store_row(Y* y, int pixel, int n0, int wc, int l
 #endif
 }
 
+#if POOLED
+// Largest results of the windows that this lane's row belongs to, in place.
+__device__ __forceinline__ void join_lanes(u32 (&e)[WN / 8]) {
+#pragma unroll
+  for (int apart = 4; apart <= (HALO ? 4 : 8); apart *= 2)
+#pragma unroll
+    for (int j = 0; j < WN / 8; j++) e[j] = larger2(e[j], __shfl_xor_sync(0xffffffff, e[j], apart));
+}
+// Stores a window's results, which several lanes have.
+__device__ __forceinline__ void store_window(Y* y, int pixel, int n0, int wc, int lane, const u32 (&e)[WN / 8]) {
+  constexpr int LANES = HALO ? 2 : 4;
+  const int which = (lane >> 2) % LANES;
+#if !IS_INTEGER(Y_KIND)
+  if (WN / 8 % LANES == 0) {
+    Y* row = y + (u64)max(pixel, 0) * LDY;
+#pragma unroll
+    for (int j = 0; j + LANES <= WN / 8; j += LANES) {
+      u32 v = which & 1 ? e[j + 1] : e[j];
+      if (LANES == 4) v = which & 2 ? which & 1 ? e[j + LANES - 1] : e[j + LANES - 2] : v;
+      int n = n0 + wc * WN + (j + which) * 8 + (lane & 3) * 2;
+      if (pixel >= 0 && n < OC_STORED) *(u32*)(row + n) = v;
+    }
+    return;
+  }
+#endif
+  store_row(y, which == 0 ? pixel : -1, n0, wc, lane, e);
+}
+#endif
+// Rows of a window, and where the window that is this block's `w`-th begins.
+#define WINDOW (POOLED ? 4 : 1)
+__device__ __forceinline__ int first_row(int w) { return !POOLED ? w : HALO ? w / 4 * 16 + w % 4 * 2 : w * 4; }
+__device__ __forceinline__ int row_in_window(int g) { return HALO ? g / 2 * 8 + g % 2 : g; }
+
 // All copies have landed. `shared` and `base` are one address, generic and shared.
 __device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* shared, u32 base, const End* shared_ends,
                                        Y* y, const R* res, Sum* __restrict__ partial, int* __restrict__ tickets) {
@@ -260,27 +296,36 @@ __device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* share
 #endif
   const Sum* inbox = (const Sum*)(shared + INBOX_AT);
 #pragma unroll
-  for (int p = tid; p < OWN_ROWS * BN / 4; p += THREADS) {
-    int r = p / (BN / 4), c = p % (BN / 4) * 4, n = n0 + c, pixel = output_pixel((int)blockIdx.z * OWN_ROWS + r);
+  for (int p = tid; p < OWN_ROWS / WINDOW * BN / 4; p += THREADS) {
+    int first = first_row(p / (BN / 4)), c = p % (BN / 4) * 4, n = n0 + c, pixel = output_pixel((int)blockIdx.z * OWN_ROWS + first);
     if (pixel < 0 || n >= OC_STORED) continue;
-    Sum v[4] = {0, 0, 0, 0};
+    u32 low = 0, high = 0;
 #pragma unroll
-    for (int z = 0; z < SPLIT; z++) {
+    for (int g = 0; g < WINDOW; g++) {
+      const int r = first + row_in_window(g);
+      Sum v[4] = {0, 0, 0, 0};
+#pragma unroll
+      for (int z = 0; z < SPLIT; z++) {
 #if BULK
-      const Sum* from = z == (int)blockIdx.z ? sums : inbox;
+        const Sum* from = z == (int)blockIdx.z ? sums : inbox;
 #else
-      const Sum* from = inbox;
+        const Sum* from = inbox;
 #endif
-      Pack<Sum, 4> part = load_pack<Sum, 4>(from + (z * OWN_ROWS + r) * INBOX_PITCH + c);
+        Pack<Sum, 4> part = load_pack<Sum, 4>(from + (z * OWN_ROWS + r) * INBOX_PITCH + c);
 #pragma unroll
-      for (int q = 0; q < 4; q++) v[q] += part.v[q];
+        for (int q = 0; q < 4; q++) v[q] += part.v[q];
+      }
+      Pack<R, 4> add = {};
+      if (RESIDUAL) add = load_pack<R, 4>((const R*)(shared + RESIDUAL_AT + r * RESIDUAL_PITCH) + c);
+      float f[4];
+#pragma unroll
+      for (int q = 0; q < 4; q++) f[q] = finished(v[q], shared_ends[c + q], add.v[q]);
+      u32 a = stored2(f[0], f[1]), b = stored2(f[2], f[3]);
+#if POOLED
+      if (g > 0) a = larger2(low, a), b = larger2(high, b);
+#endif
+      low = a, high = b;
     }
-    Pack<R, 4> add = {};
-    if (RESIDUAL) add = load_pack<R, 4>((const R*)(shared + RESIDUAL_AT + r * RESIDUAL_PITCH) + c);
-    float f[4];
-#pragma unroll
-    for (int q = 0; q < 4; q++) f[q] = finished(v[q], shared_ends[c + q], add.v[q]);
-    u32 low = stored2(f[0], f[1]), high = stored2(f[2], f[3]);
 #if IS_INTEGER(Y_KIND)
     *(u32*)(y + (u64)pixel * LDY + n) = __byte_perm(low, high, 0x5410);
 #else
@@ -329,22 +374,42 @@ __device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* share
   __syncthreads();  // ends and residual, copied by other threads
   if (!holds) return;
 #endif
+  auto results = [&](int i, int h, u32 (&e)[WN / 8]) {
+    int row = row0 + i * 16 + h * 8, pixel = output_pixel(row);
 #pragma unroll
-  for (int i = 0; i < WM / 16; i++)
+    for (int j = 0; j < WN / 8; j++) {
+      int c = col0 + j * 8, n = n0 + c;
+      Pack<R, 2> add = {};
+      if (PREFETCH_RESIDUAL) add = load_pack<R, 2>((const R*)(shared + RESIDUAL_AT + row * RESIDUAL_PITCH) + c);
+      else if (RESIDUAL && pixel >= 0 && n < OC_STORED) add = load_pack<R, 2>(res + (u64)pixel * LDR + n);
+      float p = finished(acc[i][j][h * 2], shared_ends[c], add.v[0]);
+      e[j] = stored2(p, finished(acc[i][j][h * 2 + 1], shared_ends[c + 1], add.v[1]));
+    }
+    return pixel;
+  };
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++) {
+#if POOLED && HALO
+    u32 e[WN / 8], below[WN / 8];
+    int pixel = results(i, 0, e);
+    results(i, 1, below);
+#pragma unroll
+    for (int j = 0; j < WN / 8; j++) e[j] = larger2(e[j], below[j]);
+    join_lanes(e);
+    store_window(y, pixel, n0, warp.column, lane, e);
+#else
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      int row = row0 + i * 16 + h * 8, pixel = output_pixel(row);
       u32 e[WN / 8];
-#pragma unroll
-      for (int j = 0; j < WN / 8; j++) {
-        int c = col0 + j * 8, n = n0 + c;
-        Pack<R, 2> add = {};
-        if (PREFETCH_RESIDUAL) add = load_pack<R, 2>((const R*)(shared + RESIDUAL_AT + row * RESIDUAL_PITCH) + c);
-        else if (RESIDUAL && pixel >= 0 && n < OC_STORED) add = load_pack<R, 2>(res + (u64)pixel * LDR + n);
-        float p = finished(acc[i][j][h * 2], shared_ends[c], add.v[0]);
-        e[j] = stored2(p, finished(acc[i][j][h * 2 + 1], shared_ends[c + 1], add.v[1]));
-      }
+      int pixel = results(i, h, e);
+#if POOLED
+      join_lanes(e);
+      store_window(y, pixel, n0, warp.column, lane, e);
+#else
       store_row(y, pixel, n0, warp.column, lane, e);
+#endif
     }
+#endif
+  }
 #endif
 }

@@ -5,6 +5,7 @@
 // halves there that follow one another (4 pixels of 4 channels), so mma.sync m16n8k16 takes one
 // kernel row a step, straight from the patch, with no im2col matrix anywhere. All weights stay
 // in registers. Results go through shared memory, so that stores are whole pieces of 8 channels.
+// With POOLED a warp computes two rows at once and keeps the largest of each 2 x 2 results.
 
 typedef Numbers<Y_KIND>::Type Y;
 
@@ -12,25 +13,28 @@ typedef Numbers<Y_KIND>::Type Y;
 #define PATCH_H ((TILE_H - 1) * SH + (KH - 1) * DH + 1)
 #define PATCH_W ((TILE_W - 1) * SW + 4)
 #define N_TILES (OC_STORED / 8)
-#define GROUPS (TILE_H * TILE_W / 16)
+// Rows of 16 pixels that a warp computes at once.
+#define TOGETHER (POOLED ? 2 : 1)
+#define GROUPS (TILE_H * TILE_W / 16 / TOGETHER)
+// Of these rows the results that are stored.
+#define STORED (POOLED ? 8 : 16)
 #define WARPS (THREADS / 32)
 #define OUT_PITCH (OC_STORED + 16 / (int)sizeof(Y))
-// Two results side by side.
-typedef Pack<Y, 2> Pair;
-__device__ __forceinline__ Pair stored2(float p, float q) {
-  Pair pair;
+// Two results side by side, in 32 bits, or in the lower 16.
 #if IS_INTEGER(Y_KIND)
-  pair.v[0] = (Y)quantised<Y_KIND>(p, Y_INVERSE, Y_ZERO), pair.v[1] = (Y)quantised<Y_KIND>(q, Y_INVERSE, Y_ZERO);
-#else
-  pair.v[0] = to_f16(p), pair.v[1] = to_f16(q);
-#endif
-  return pair;
+typedef u16 Pair;
+__device__ __forceinline__ u32 stored2(float p, float q) {
+  return bytes2(quantised<Y_KIND>(p, Y_INVERSE, Y_ZERO), quantised<Y_KIND>(q, Y_INVERSE, Y_ZERO));
 }
+#else
+typedef u32 Pair;
+__device__ __forceinline__ u32 stored2(float p, float q) { return pack_f16(p, q); }
+#endif
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, Y* y) {
   __shared__ __align__(16) uint2 patch[PATCH_H * PATCH_W];
-  __shared__ __align__(16) Y out[WARPS][16 * OUT_PITCH];
+  __shared__ __align__(16) Y out[WARPS][STORED * OUT_PITCH];
   release_dependents();
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, row = lane / 4, pair = lane % 4;
   const int ox0 = blockIdx.x * TILE_W, oy0 = blockIdx.y * TILE_H, image = blockIdx.z;
@@ -66,9 +70,8 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
   asm volatile("cp.async.commit_group; cp.async.wait_group 0;");
   __syncthreads();
 
-  for (int g = warp; g < GROUPS; g += WARPS) {
-    const int ty = g / (TILE_W / 16), tx = g % (TILE_W / 16) * 16;
-    if (oy0 + ty >= OH || ox0 + tx >= OW) continue;
+  // Results of 16 pixels of a row.
+  auto results = [&](int ty, int tx, u32 (&e)[N_TILES][2]) {
     float acc[N_TILES][4];
 #pragma unroll
     for (int j = 0; j < N_TILES; j++) acc[j][0] = acc[j][2] = bias_of[j][0], acc[j][1] = acc[j][3] = bias_of[j][1];
@@ -83,19 +86,45 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
 #pragma unroll
       for (int j = 0; j < N_TILES; j++) mma(acc[j], a, b[r][j]);
     }
-    Y* mine = out[warp];
 #pragma unroll
     for (int j = 0; j < N_TILES; j++)
 #pragma unroll
       for (int h = 0; h < 2; h++)
-        *(Pair*)(mine + (row + h * 8) * OUT_PITCH + j * 8 + pair * 2) =
-            stored2(activate<ACT>(acc[j][h * 2], ACT_A, ACT_B), activate<ACT>(acc[j][h * 2 + 1], ACT_A, ACT_B));
+        e[j][h] = stored2(activate<ACT>(acc[j][h * 2], ACT_A, ACT_B), activate<ACT>(acc[j][h * 2 + 1], ACT_A, ACT_B));
+  };
+  constexpr int STORED_H = POOLED ? OH / 2 : OH, STORED_W = POOLED ? OW / 2 : OW;
+  for (int g = warp; g < GROUPS; g += WARPS) {
+    const int ty = g / (TILE_W / 16) * TOGETHER, tx = g % (TILE_W / 16) * 16;
+    const int oy = (oy0 + ty) / TOGETHER, ox = (ox0 + tx) / TOGETHER;
+    if (oy >= STORED_H || ox >= STORED_W) continue;
+    Y* mine = out[warp];
+    u32 e[N_TILES][2];
+    results(ty, tx, e);
+#if POOLED
+    u32 below[N_TILES][2];
+    results(ty + 1, tx, below);
+    // Neighbours in a row are 4 lanes apart; of two, one stores the left half, one the right.
+#pragma unroll
+    for (int j = 0; j < N_TILES; j++) {
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        e[j][h] = larger2(e[j][h], below[j][h]);
+        e[j][h] = larger2(e[j][h], __shfl_xor_sync(0xffffffff, e[j][h], 4));
+      }
+      *(Pair*)(mine + (row % 2 * 4 + row / 2) * OUT_PITCH + j * 8 + pair * 2) = (Pair)(row % 2 ? e[j][1] : e[j][0]);
+    }
+#else
+#pragma unroll
+    for (int j = 0; j < N_TILES; j++)
+#pragma unroll
+      for (int h = 0; h < 2; h++) *(Pair*)(mine + (row + h * 8) * OUT_PITCH + j * 8 + pair * 2) = (Pair)e[j][h];
+#endif
     __syncwarp();
 #pragma unroll
-    for (int i = lane; i < 16 * N_TILES; i += 32) {
+    for (int i = lane; i < STORED * N_TILES; i += 32) {
       int p = i / N_TILES, c = i % N_TILES * 8;
-      if (ox0 + tx + p < OW)
-        store_pack(y + ((u64)(image * OH + oy0 + ty) * OW + ox0 + tx + p) * LDY + c, load_pack<Y, 8>(mine + p * OUT_PITCH + c));
+      if (ox + p < STORED_W)
+        store_pack(y + ((u64)(image * STORED_H + oy) * STORED_W + ox + p) * LDY + c, load_pack<Y, 8>(mine + p * OUT_PITCH + c));
     }
     __syncwarp();
   }

@@ -65,8 +65,9 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
   for (int u = 0; u < A_EACH; u++) {
     int r = a_row + u * A_ROWS, m = m0 + r;
     bool mine = BM % A_ROWS == 0 || r < BM;
-    int image = m / (OH * OW), pixel = m % (OH * OW), ih = pixel / OW * SH - PT, iw = pixel % OW * SW - PL;
-    a_from[u] = ((image * IH + ih) * IW + iw) * LDX;
+    const Pixel pixel = pixel_at(m);
+    int ih = pixel.row * SH - PT, iw = pixel.column * SW - PL;
+    a_from[u] = ((pixel.image * IH + ih) * IW + iw) * LDX;
     a_in[u] = 0;
     if (mine && m < M_TOTAL) {
 #pragma unroll

@@ -9,7 +9,9 @@ typedef Numbers<X_KIND>::Type X;
 // Bytes of a tile's row.
 #define ROW (BK * ELEMENT)
 
-#define M_TOTAL (BATCH * OH * OW)
+// With POOLED only the largest of each 2 x 2 results is stored, and pixels are walked window after
+// window.
+#define M_TOTAL (POOLED ? BATCH * (OH / 2) * (OW / 2) * 4 : BATCH * OH * OW)
 // Rows of the padded picture share their padding: the zeros behind one are those before the next.
 #define PADDING_RIGHT (OW + (KW - 1) * DW - IW - PL)
 #define SHARED_W (IW + (PL > PADDING_RIGHT ? PL : PADDING_RIGHT))
@@ -199,11 +201,24 @@ __device__ __forceinline__ void add_up(Sums& sums, u8* shared) {
 #endif
 }
 
-// The output pixel that row `r` of this block's tile computes, or -1.
+// Where pixel `m` lies.
+struct Pixel {
+  int image, row, column;
+};
+__device__ __forceinline__ Pixel pixel_at(int m) {
+#if POOLED
+  const int window = m / 4;
+  return {window / (OH / 2 * (OW / 2)), window / (OW / 2) % (OH / 2) * 2 + m / 2 % 2, window % (OW / 2) * 2 + m % 2};
+#else
+  return {m / (OH * OW), m / OW % OH, m % OW};
+#endif
+}
+
+// The output pixel that row `r` of this block's tile computes, alone or with others, or -1.
 __device__ __forceinline__ int output_pixel(int r) {
 #if !HALO
   int m = blockIdx.y * BM + r;
-  return m < M_TOTAL ? m : -1;
+  return m < M_TOTAL ? POOLED ? m / 4 : m : -1;
 #elif TILE_W == 0
   // Rows go through the padded picture; its last columns and rows have no output.
   int q = blockIdx.y * BM + r, image = q / (PADDED_H * PADDED_W), rest = q % (PADDED_H * PADDED_W);
@@ -215,6 +230,9 @@ __device__ __forceinline__ int output_pixel(int r) {
   int t = blockIdx.y, image = t / (ACROSS * DOWN), unit = r / 64;
   int y = t / ACROSS % DOWN * TILE_H + unit / (TILE_W / 8) * 8 + r % 64 / 8;
   int x = t % ACROSS * TILE_W + unit % (TILE_W / 8) * 8 + r % 8;
+#if POOLED
+  return y / 2 < OH / 2 && x / 2 < OW / 2 ? (image * (OH / 2) + y / 2) * (OW / 2) + x / 2 : -1;
+#endif
   return y < OH && x < OW ? (image * OH + y) * OW + x : -1;
 #endif
 }

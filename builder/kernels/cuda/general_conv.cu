@@ -19,7 +19,9 @@
 #define QW OW
 #define PHASES 1
 #endif
-#define M_TOTAL (BATCH * QH * QW)
+// With POOLED only the largest of each 2 x 2 results is stored, and of each TR * 4 rows of a tile
+// (FFMA on f32) those TR apart are a window: a thread has all of one.
+#define M_TOTAL (POOLED ? BATCH * (OH / 2) * (OW / 2) * 4 : BATCH * QH * QW)
 #define M_TILES ((M_TOTAL + BM - 1) / BM)
 #define N_TILES ((FILTERS_TILED + BN - 1) / BN)
 // Steps of the phase with the most taps.
@@ -173,6 +175,11 @@ KERNEL(const T* x, const T* FIXED w, const float* FIXED bias, Y* y, const R* res
   for (int u = 0; u < Pixels::EACH; u++) {
     int r = (int)threadIdx.x / Pixels::CHUNKS + u * Pixels::APART, m = m0 + r;
     int image = m / (QH * QW), row = m / QW % QH, column = m % QW;
+#if POOLED
+    const int window = m0 / 4 + r / (TR * 4) * TR + r % TR, at = r / TR % 4;
+    image = window / (OH / 2 * (OW / 2)), row = window / (OW / 2) % (OH / 2) * 2 + at / 2, column = window % (OW / 2) * 2 + at % 2;
+    m = window * 4;
+#endif
 #if TRANSPOSED
     row = row * SH + phase_row, column = column * SW + phase_column;
     int top = (row + PT - taps.first_row * DH) / SH, left = (column + PL - taps.first_column * DW) / SW;
@@ -207,11 +214,18 @@ KERNEL(const T* x, const T* FIXED w, const float* FIXED bias, Y* y, const R* res
     float start[TOGETHER];
 #pragma unroll
     for (int q = 0; q < TOGETHER; q++) start[q] = n + q < FILTERS ? bias[channel + q] : 0.0f;
+#if POOLED
+    float largest[TOGETHER];
+#endif
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
-      int m = m0 + row_of(i);
+#if POOLED
+      const int r = row_of(i), m = m0 + (r / (TR * 4) * TR + r % TR) * 4;
+#else
+      const int m = m0 + row_of(i);
+#endif
       if (m >= M_TOTAL) continue;
-      u64 pixel = m;
+      u64 pixel = POOLED ? m / 4 : m;
 #if TRANSPOSED
       int row = m / QW % QH * SH + phase_row, column = m % QW * SW + phase_column;
       if (row >= OH || column >= OW) continue;
@@ -221,8 +235,20 @@ KERNEL(const T* x, const T* FIXED w, const float* FIXED bias, Y* y, const R* res
 #pragma unroll
       for (int q = 0; q < TOGETHER; q++) v[q] = acc[i][j][q] + start[q];
       auto value = [&](int q, float add) {
+#if POOLED
+        return largest[q];
+#else
         return RESIDUAL_LAST ? activate<ACT>(v[q], ACT_A, ACT_B) + add : activate<ACT>(v[q] + add, ACT_A, ACT_B);
+#endif
       };
+#if POOLED
+#pragma unroll
+      for (int q = 0; q < TOGETHER; q++) {
+        const float now = activate<ACT>(v[q], ACT_A, ACT_B), before = largest[q];
+        largest[q] = i % 4 == 0 || now > before || now != now ? now : before;
+      }
+      if (i % 4 < 3) continue;
+#endif
 #if FILTERS % TOGETHER == 0 || GROUPS == 1
       Pack<R, TOGETHER> add = {};
       if (RESIDUAL) add = load_pack<R, TOGETHER>(res + pixel * LDR + channel);

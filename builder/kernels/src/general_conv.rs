@@ -127,6 +127,8 @@ pub(super) enum WeightOrder {
 pub(super) struct Stored {
     pub y: Numbers,
     pub residual: Numbers,
+    /// Of each 2 x 2 results only the largest is stored; FFMA only.
+    pub pooled: bool,
 }
 
 impl Family for GeneralConvLayer {
@@ -136,7 +138,7 @@ impl Family for GeneralConvLayer {
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let own = Numbers::float(self.dtype);
-        let ends = Stored { y: own, residual: own };
+        let ends = Stored { y: own, residual: own, pooled: false };
         self.ordered_candidates(WeightOrder::DepthFirst, ends, target)
     }
 
@@ -261,7 +263,10 @@ impl GeneralConvLayer {
         let [sh, sw] = self.strides;
         let padding = self.filters_stored - self.groups * self.filters;
         let mut work = Work {
-            rows: self.batch * oh * ow,
+            rows: match ends.pooled {
+                true => self.batch * (oh / 2) * (ow / 2) * 4,
+                false => self.batch * oh * ow,
+            },
             columns: self.filters + padding,
             depth: self.depth(),
             products: self.groups,
@@ -316,6 +321,7 @@ impl GeneralConvLayer {
                 ("RESIDUAL", usize::from(self.residual_pitch.is_some())),
                 ("LDR", self.residual_pitch.unwrap_or(0)),
                 ("RESIDUAL_LAST", usize::from(self.residual_last)),
+                ("POOLED", usize::from(ends.pooled)),
                 ("VEC", x_vector),
             ]);
             match order {
@@ -361,8 +367,14 @@ impl GeneralConvLayer {
             })
         };
         // A thread keeps its column of the pixels' tile.
-        let choices = Tile::choices(mode, &work);
-        let fits = |t: &Tile| t.bk / x_vector <= t.threads();
+        // Tiles with whole windows are not the smallest.
+        let least = if ends.pooled { 64 } else { 0 };
+        let choices = Tile::choices(mode, &Work { rows: work.rows.max(least), ..work });
+        let fits = |t: &Tile| {
+            // And all rows of a window.
+            let windows = mode == Mode::Ffma && t.bm.is_multiple_of(4 * t.split[0]);
+            t.bk / x_vector <= t.threads() && (windows || !ends.pooled)
+        };
         choices.into_iter().filter(|(t, _)| fits(t)).filter_map(candidate).collect()
     }
 }

@@ -98,13 +98,7 @@ impl Family for IntegerConvLayer {
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
-        let fits = |t: &&Tile| {
-            let [bm, bn] = t.block;
-            (bn == 16 || bn / 2 < self.filters_of_tiles()) && (bm == 32 || bm / 2 < self.pixels())
-        };
-        let steps = [32, 64];
-        let each = |t| steps.map(|bk| self.candidate(t, bk, target));
-        TILES.iter().filter(fits).flat_map(each).collect()
+        self.candidates_of(false, target)
     }
 
     fn extents(&self) -> Extents {
@@ -189,6 +183,24 @@ impl Family for IntegerConvLayer {
 }
 
 impl IntegerConvLayer {
+    /// `pooled`: of each 2 x 2 results only the largest is stored.
+    pub(crate) fn candidates_of(&self, pooled: bool, target: &Target) -> Vec<Candidate> {
+        let pixels = self.computed(pooled);
+        let fits = |t: &&Tile| {
+            let [bm, bn] = t.block;
+            (bn == 16 || bn / 2 < self.filters_of_tiles()) && (bm == 32 || bm / 2 < pixels)
+        };
+        let steps = [32, 64];
+        let each = |t| steps.map(|bk| self.candidate(t, bk, pooled, target));
+        TILES.iter().filter(fits).flat_map(each).collect()
+    }
+
+    /// Pixels that are computed.
+    fn computed(&self, pooled: bool) -> usize {
+        let [oh, ow] = self.output;
+        if pooled { self.batch * (oh / 2) * (ow / 2) * 4 } else { self.pixels() }
+    }
+
     fn pixels(&self) -> usize {
         self.batch * self.output[0] * self.output[1]
     }
@@ -209,7 +221,7 @@ impl IntegerConvLayer {
         self.filters_stored - (self.groups - 1) * self.filters
     }
 
-    fn candidate(&self, t: &Tile, bk: usize, target: &Target) -> Candidate {
+    fn candidate(&self, t: &Tile, bk: usize, pooled: bool, target: &Target) -> Candidate {
         let ([bm, bn], [tm, tn]) = (t.block, t.thread);
         let threads = bm / tm * (bn / tn);
         // Bytes of k that follow one another in x.
@@ -244,6 +256,7 @@ impl IntegerConvLayer {
             ("RESIDUAL", usize::from(self.residual_pitch.is_some())),
             ("LDR", self.residual_pitch.unwrap_or(0)),
             ("RESIDUAL_LAST", usize::from(self.residual_last)),
+            ("POOLED", usize::from(pooled)),
             ("X_KIND", kind(self.x)),
             ("BM", bm),
             ("BN", bn),
@@ -257,8 +270,11 @@ impl IntegerConvLayer {
         self.y.define("Y", &mut d);
         self.residual.define("R", &mut d);
         define_exact(&mut d);
-        let grid =
-            [ceil_div(self.filters_of_tiles(), bn), ceil_div(self.pixels(), bm), self.groups];
+        let grid = [
+            ceil_div(self.filters_of_tiles(), bn),
+            ceil_div(self.computed(pooled), bm),
+            self.groups,
+        ];
         let blocks = grid.iter().product::<usize>() as f64;
         // 64 dot products of 4 a cycle; two blocks' worth of warps hide the loads.
         let per_sm = (blocks / f64::from(target.sm_count)).ceil();

@@ -32,6 +32,7 @@ fn convolution_of(zero: i32) {
         residual_pitch: Some(16),
         activation: Some(Activation::Relu),
         residual_last: false,
+        pooled: false,
         x: DType::U8,
         x_zero_point: zero,
         y,

@@ -83,6 +83,7 @@ fn convolution_with_everything() {
         residual_pitch: Some(8),
         activation: Some(Activation::LeakyRelu { alpha: 0.25 }),
         residual_last: false,
+        pooled: false,
         x: DType::F16,
         x_zero_point: 0,
         y: Numbers::F16,

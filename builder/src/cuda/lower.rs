@@ -15,6 +15,7 @@ mod linear;
 mod movement;
 mod normalize;
 mod operands;
+mod pools;
 mod reduce;
 mod window;
 
@@ -183,7 +184,8 @@ pub fn lower(graph: &Graph, precision: Precision) -> Result<Lowering, LowerError
             l.missing.push(NoKernel { node: name.clone(), op: "output", why });
         }
     }
-    let gone = chains::join(&mut l.out);
+    let mut gone = chains::join(&mut l.out);
+    gone.extend(pools::join(&mut l.out));
     let mut values: Vec<_> = l.views.iter().map(|(&v, view)| (v, view.clone())).collect();
     values.retain(|(_, v)| v.buffer.constant().is_none() && !gone.contains(&v.buffer));
     values.sort_by_key(|(v, _)| *v);
@@ -373,6 +375,8 @@ mod chain_tests;
 mod integer_tests;
 #[cfg(test)]
 mod op_tests;
+#[cfg(test)]
+mod pool_tests;
 #[cfg(test)]
 mod product_tests;
 #[cfg(test)]

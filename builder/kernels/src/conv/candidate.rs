@@ -11,6 +11,7 @@ pub(super) const MMA: &str = include_str!("../../cuda/mma_f16.cuh");
 pub(super) const MMA_INTEGER: &str = include_str!("../../cuda/mma_i8.cuh");
 pub(super) const FRAGMENTS: &str = include_str!("../../cuda/fragments.cuh");
 const TILE: &str = include_str!("../../cuda/conv_tile.cuh");
+pub(super) const POOLED: &str = include_str!("../../cuda/pooled.cuh");
 const EPILOGUE: &str = include_str!("../../cuda/conv_epilogue.cuh");
 const IM2COL: &str = include_str!("../../cuda/conv_im2col.cu");
 const HALO: &str = include_str!("../../cuda/conv_halo.cu");
@@ -123,7 +124,7 @@ impl ConvLayer {
                 let product = if t.wgmma { warpgroup_mma(bn, self.x) } else { String::new() };
                 let body = if t.halo.is_some() { HALO } else { IM2COL };
                 let (mma, exact) = if self.integer() { (MMA_INTEGER, EXACT) } else { (MMA, "") };
-                d.source(&[NUMBERS, exact, &product, mma, FRAGMENTS, TILE, EPILOGUE, body])
+                d.source(&[NUMBERS, exact, POOLED, &product, mma, FRAGMENTS, TILE, EPILOGUE, body])
             },
             grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
             block: threads as u32,
@@ -167,14 +168,20 @@ impl ConvLayer {
                 t.bn as f64 * row + patches / steps * self.patch(t).0 as f64 * row
             }
         };
-        // Multiply-adds per cycle that small tiles reach, and the cycles of a step's start.
-        let (rate, start) = match t.wgmma {
-            true => (830.0, 60.0),
+        // A step's products, and its start, in cycles. Warpgroup products take their operands from
+        // shared memory, 128 bytes a cycle.
+        let (product, start) = match t.wgmma {
+            true => {
+                let each = (t.bn as f64 / 2.0).max(16.0 + t.bn as f64 / 4.0);
+                ((t.bm / 64 * t.row() / 32) as f64 * each * 1.25, 60.0)
+            }
             // Half of it the copies' barrier, half the products one after another.
-            false => (450.0, 175.0 + 175.0 / t.slices as f64 * t.bk as f64 / 64.0),
+            false => (
+                (t.bm * t.bn * t.bk) as f64 / 450.0,
+                175.0 + 175.0 / t.slices as f64 * t.bk as f64 / 64.0,
+            ),
         };
-        // By bytes: twice as many integers, twice as fast.
-        let product = (t.bm * t.bn * t.bk) as f64 / rate * together;
+        let product = product * together;
         // Bytes per cycle into one multiprocessor.
         let fill = step_bytes / 34.0 * together;
         let issue = start + step_bytes / 16.0 / threads as f64 * 13.0;

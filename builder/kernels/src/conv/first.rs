@@ -1,7 +1,7 @@
 //! A first convolution over few channels: `cuda/conv_first.cu`.
 
 use super::ConvLayer;
-use super::candidate::MMA;
+use super::candidate::{MMA, POOLED};
 use crate::defines::ceil_div;
 use crate::numbers::NUMBERS;
 use crate::{Argument, Candidate, Target};
@@ -24,14 +24,14 @@ impl ConvLayer {
         }
         let [oh, ow] = self.output;
         let bytes = 8 * self.batch * self.input[0] * self.input[1]
-            + self.y.dtype.size() * self.filters_stored * self.pixels();
+            + self.y.dtype.size() * self.filters_stored * self.stored_pixels();
         let candidate = |(h, w, threads): (usize, usize, usize)| {
             let mut d = self.defines(target);
             d.all(&[("TILE_H", h), ("TILE_W", w), ("THREADS", threads)]);
             let grid = [ceil_div(ow, w) as u32, ceil_div(oh, h) as u32, self.batch as u32];
             Candidate {
                 label: format!("first {h}x{w} t{threads}"),
-                source: d.source(&[NUMBERS, MMA, FIRST]),
+                source: d.source(&[NUMBERS, POOLED, MMA, FIRST]),
                 grid,
                 block: threads as u32,
                 shared: 0,

@@ -4,6 +4,7 @@
 
 mod candidate;
 mod first;
+mod geometry;
 mod pair;
 mod tiles;
 
@@ -16,11 +17,11 @@ use crate::general_conv::{GeneralConvLayer, WeightOrder};
 use crate::numbers::{Numbers, define_exact, kind};
 use crate::reference::{activate, load, reach, store};
 use crate::window::Windows;
-use crate::{Candidate, Extents, Family, IntegerConvLayer, Target, general_conv};
+use crate::{Candidate, Extents, Family, IntegerConvLayer, PoolLayer, Target, general_conv};
 pub use pair::ConvPairLayer;
 use tiles::{
     HALO_TILES, HALO_WARPGROUP_TILES, Join, NARROW_HALO_TILES, NARROW_HALO_WARPGROUP_TILES, SPLITS,
-    TILES, Tile, WARPGROUP_TILES,
+    TILES, Tile, WARPGROUP_TILES, fitted_tiles,
 };
 
 /// A convolution between NHWC tensors, one group: of f16 with sums in f32, or of integers with
@@ -64,6 +65,10 @@ pub struct ConvLayer {
     pub activation: Option<Activation>,
     /// The residual is added behind the activation instead.
     pub residual_last: bool,
+    /// Of each 2 x 2 results, side by side, only the largest is stored: y has half the rows and
+    /// columns of `output`, rounded down. Not with a residual.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pooled: bool,
     /// x's elements: `F16`, `I8` or `U8`.
     #[serde(default = "f16", skip_serializing_if = "is_f16")]
     pub x: DType,
@@ -110,10 +115,11 @@ impl Family for ConvLayer {
             // Neither cp.async nor products of this depth: products in f32, or four integers at
             // a time, of the same weights.
             if self.integer() {
-                return self.without_tensor_cores().candidates(target);
+                return self.without_tensor_cores().candidates_of(self.pooled, target);
             }
             let order = WeightOrder::Blocks { rows: self.filters_stored };
-            let ends = general_conv::Stored { y: self.y, residual: self.residual };
+            let ends =
+                general_conv::Stored { y: self.y, residual: self.residual, pooled: self.pooled };
             return self.as_general().ordered_candidates(order, ends, target);
         }
         let mut out = Vec::new();
@@ -123,34 +129,18 @@ impl Family for ConvLayer {
             .chain(HALO_TILES)
             .chain(WARPGROUP_TILES.iter().filter(|_| hopper))
             .chain(HALO_WARPGROUP_TILES.iter().filter(|_| hopper))
-            .chain(NARROW_HALO_TILES.iter().filter(|_| self.integer()))
-            .chain(NARROW_HALO_WARPGROUP_TILES.iter().filter(|_| self.integer() && hopper));
-        for t in all.filter(|t| self.fits(t)) {
-            let steps = self.steps(t);
+            .chain(NARROW_HALO_TILES)
+            .chain(NARROW_HALO_WARPGROUP_TILES.iter().filter(|_| hopper));
+        for t in all {
             for &split in SPLITS {
-                if split > 1 && (split > steps || steps / split < 2) {
-                    continue;
-                }
-                // Every split must have work.
-                if split > 1 && (split - 1) * ceil_div(steps, split) >= steps {
-                    continue;
-                }
-                // Clusters of a power of two where there are clusters.
-                let joins: &[Join] = match split {
-                    1 => &[Join::Nothing],
-                    2 | 4 | 8 if target.sm >= 90 => &[Join::Stores, Join::Copies],
-                    _ => &[Join::Memory],
-                };
-                for &join in joins {
-                    for rolled in [false, true] {
-                        let candidate = self.candidate(t, split, join, rolled, target);
-                        // The kernel's own ends and barriers take shared memory too.
-                        let own = (t.bn * self.end_bytes() + OWN_SHARED) as u32;
-                        if candidate.shared + own <= target.shared_per_block {
-                            out.push(candidate);
-                        }
-                    }
-                }
+                self.add_candidates(t, split, target, &mut out);
+            }
+        }
+        if hopper {
+            let granule = if self.f16_only() { 8 } else { 16 };
+            let down = |t: &Tile| self.tiles_down(t);
+            for (t, split) in fitted_tiles(self.filters_stored, granule, down, target) {
+                self.add_candidates(&t, split, target, &mut out);
             }
         }
         out.extend(self.first_layer(target));
@@ -159,7 +149,7 @@ impl Family for ConvLayer {
 
     fn extents(&self) -> Extents {
         let pixels = self.batch * self.input[0] * self.input[1];
-        let last = self.pixels() - 1;
+        let last = self.stored_pixels() - 1;
         let mut inputs = vec![reach((pixels - 1) * self.x_pitch, self.channels, self.x)];
         // The residual is read in pieces of 16 bytes.
         let piece = 16 / self.residual.dtype.size();
@@ -178,6 +168,9 @@ impl Family for ConvLayer {
     }
 
     fn reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
+        if self.pooled {
+            return self.pooled_reference(inputs, constants, outputs);
+        }
         if self.integer() {
             return self.without_tensor_cores().reference(inputs, constants, outputs);
         }
@@ -221,6 +214,67 @@ impl ConvLayer {
     /// Products of integers.
     pub(crate) fn integer(&self) -> bool {
         self.x != DType::F16
+    }
+
+    /// All results, then the largest of each window.
+    fn pooled_reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
+        let all = ConvLayer { pooled: false, ..self.clone() };
+        let mut results: Vec<Vec<u8>> =
+            all.extents().outputs.iter().map(|&bytes| vec![0; bytes]).collect();
+        all.reference(inputs, constants, &mut results);
+        let pool = PoolLayer {
+            dtype: self.y.dtype,
+            batch: self.batch,
+            input: self.output,
+            output: self.output.map(|n| n / 2),
+            channels: self.filters_stored,
+            x_pitch: self.y_pitch,
+            y_pitch: self.y_pitch,
+            kernel: [2, 2],
+            strides: [2, 2],
+            pads: [0; 4],
+            dilations: [1, 1],
+            average: None,
+            mean: None,
+        };
+        pool.reference(&[&results[0]], &[], outputs);
+    }
+
+    /// Neither operands nor results are integers.
+    fn f16_only(&self) -> bool {
+        !self.integer() && !self.y.is_integer() && !self.residual.is_integer()
+    }
+
+    /// The candidates of a tile whose k is shared by `split` blocks, where there are any.
+    fn add_candidates(&self, t: &Tile, split: usize, target: &Target, out: &mut Vec<Candidate>) {
+        let steps = self.steps(t);
+        // Every block must have work.
+        let shared =
+            split == 1 || (steps / split >= 2 && (split - 1) * ceil_div(steps, split) < steps);
+        if !shared || !self.fits(t) {
+            return;
+        }
+        // And within the rows that a block finishes.
+        let window = if t.halo.is_some() { 16 } else { 4 };
+        if self.pooled && split > 1 && !(t.bm / split).is_multiple_of(window) {
+            return;
+        }
+        // Clusters of a power of two where there are clusters.
+        let joins: &[Join] = match split {
+            1 => &[Join::Nothing],
+            2 | 4 | 8 if target.sm >= 90 => &[Join::Stores, Join::Copies],
+            _ => &[Join::Memory],
+        };
+        for &join in joins {
+            for rolled in [false, true] {
+                let candidate = self.candidate(t, split, join, rolled, target);
+                // The kernel's own ends and barriers take shared memory too.
+                let own = (t.bn * self.end_bytes() + OWN_SHARED) as u32;
+                if candidate.shared + own <= target.shared_per_block {
+                    out.push(candidate);
+                }
+            }
+        }
     }
 
     /// Bytes of what a filter's sum meets: its bias, of integers its multiplier too, and the sum
@@ -319,8 +373,14 @@ impl ConvLayer {
         t.row() / self.x.size()
     }
 
+    /// Pixels that are computed.
     fn pixels(&self) -> usize {
-        self.batch * self.output[0] * self.output[1]
+        self.stored_pixels() * if self.pooled { 4 } else { 1 }
+    }
+
+    fn stored_pixels(&self) -> usize {
+        let [oh, ow] = self.output.map(|n| if self.pooled { n / 2 } else { n });
+        self.batch * oh * ow
     }
 
     /// The layer's own `#define`s.
@@ -358,6 +418,7 @@ impl ConvLayer {
             ("RESIDUAL", usize::from(self.residual_pitch.is_some())),
             ("LDR", self.residual_pitch.unwrap_or(0)),
             ("RESIDUAL_LAST", usize::from(self.residual_last)),
+            ("POOLED", usize::from(self.pooled)),
             ("INTEGER", usize::from(self.integer())),
             ("X_KIND", kind(self.x)),
         ])
@@ -368,79 +429,5 @@ impl ConvLayer {
             define_exact(&mut d);
         }
         d
-    }
-
-    /// False for a tile that wastes what a smaller one does not, or that the layer cannot use.
-    fn fits(&self, t: &Tile) -> bool {
-        let wide = t.bn > 16 && t.bn / 2 >= self.filters.next_multiple_of(8);
-        let least = if t.wgmma { 64 } else { 16 };
-        let tall = t.bm > least && t.bm / 2 >= self.pixels();
-        let short = t.wgmma && self.pixels() < 24;
-        if wide || tall || short {
-            return false;
-        }
-        let Some([height, width]) = t.halo else { return true };
-        let taps = self.kernel[0] * self.kernel[1];
-        // A patch is overwritten a whole round of taps after its last use.
-        let ahead = t.stages - if t.wgmma { 2 } else { 1 };
-        let [oh, ow] = self.output;
-        let tiled = (height == 0 || 2 * oh > height) && (width == 0 || 2 * ow > width);
-        // Rows of a patch hold all channels where a tile has such rows, or else 128 bytes of them.
-        let depth = self.row(t);
-        let rows = if t.row() < 128 {
-            self.channels <= depth
-        } else {
-            2 * self.channels > depth || !self.integer()
-        };
-        self.strides == [1, 1]
-            && self.channels.is_multiple_of(8)
-            && self.channels >= 16
-            && rows
-            && taps > ahead
-            && tiled
-            && self.patch(t).0 <= 4 * t.bm
-    }
-
-    /// Steps through K.
-    fn steps(&self, t: &Tile) -> usize {
-        let taps = self.kernel[0] * self.kernel[1];
-        match t.halo {
-            Some(_) => ceil_div(self.channels, self.row(t)) * taps,
-            None => ceil_div(taps * self.channels, self.row(t)),
-        }
-    }
-
-    /// Rows of a patch, and how many patches there are.
-    fn patch(&self, t: &Tile) -> (usize, usize) {
-        let reach = |i: usize| (self.kernel[i] - 1) * self.dilations[i];
-        let rows = match t.halo {
-            None => return (0, 0),
-            Some([0, _]) => t.bm + reach(0) * self.padded_width() + reach(1),
-            Some([h, w]) => (h + reach(0)) * (w + reach(1)),
-        };
-        (rows, if self.channels > self.row(t) { 2 } else { 1 })
-    }
-
-    /// Pixels from one row of the padded picture to the next: rows share their padding.
-    fn padded_width(&self) -> usize {
-        let ([_, width], [_, left]) = (self.input, self.pads);
-        let reach = (self.kernel[1] - 1) * self.dilations[1];
-        let right = (self.output[1] + reach).saturating_sub(width + left);
-        (width + left.max(right)).max(self.output[1])
-    }
-
-    /// Tiles over all pixels.
-    fn tiles_down(&self, t: &Tile) -> usize {
-        let [oh, ow] = self.output;
-        let reach = |i: usize| (self.kernel[i] - 1) * self.dilations[i];
-        match t.halo {
-            None => ceil_div(self.pixels(), t.bm),
-            Some([0, _]) => {
-                let width = self.padded_width();
-                let rows = (self.batch - 1) * (oh + reach(0)) * width + (oh - 1) * width + ow;
-                ceil_div(rows, t.bm)
-            }
-            Some([h, w]) => self.batch * ceil_div(oh, h) * ceil_div(ow, w),
-        }
     }
 }

@@ -72,6 +72,8 @@ impl ConvPairLayer {
         let kind = first.integer() == second.integer()
             && first.x_zero_point == 0
             && second.x_zero_point == 0
+            && !first.pooled
+            && !second.pooled
             && first.channels.is_multiple_of(piece)
             && first.filters_stored.is_multiple_of(if first.integer() { 16 } else { 8 });
         (pointwise && between && kind && second.residual_pitch.is_none()).then(|| ConvPairLayer {

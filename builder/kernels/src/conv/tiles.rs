@@ -1,5 +1,8 @@
 //! Tiles of the convolutions on tensor cores, and how blocks that share K bring their sums together.
 
+use super::candidate::clustered;
+use crate::Target;
+
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub bm: usize,
@@ -23,6 +26,49 @@ const fn tile(bm: usize, bn: usize, bk: usize, stages: usize, wr: usize, wc: usi
 
 const fn warpgroups(bm: usize, bn: usize, stages: usize) -> Tile {
     Tile { bm, bn, bk: 64, stages, warps: [bm / 16, 1], slices: 1, wgmma: true, halo: None }
+}
+
+/// A tile that warpgroups multiply.
+const fn fitted(bm: usize, bn: usize, stages: usize, halo: Option<[usize; 2]>) -> Tile {
+    Tile { halo, ..warpgroups(bm, bn, stages) }
+}
+
+/// Tiles of warpgroups, each with the number of blocks that share its k, whose width is such that
+/// all of a layer's clusters run at once: rounds of them count, not tiles. `down`: how many of a
+/// tile lie over all pixels; `filters` go by `granule`.
+pub(super) fn fitted_tiles(
+    filters: usize,
+    granule: usize,
+    down: impl Fn(&Tile) -> usize,
+    target: &Target,
+) -> Vec<(Tile, usize)> {
+    let mut out = Vec::new();
+    for halo in [None, Some(ROWS)] {
+        let mut before = 0;
+        for (bm, widest) in [(64, 256), (128, 256), (192, 160), (256, 128)] {
+            let tall = down(&fitted(bm, granule, 4, halo));
+            // Taller ones are only worth it where they are fewer.
+            if tall == before {
+                continue;
+            }
+            before = tall;
+            for split in [1, 2, 4, 8] {
+                let clusters = clustered(split, target) / split;
+                let across = clusters / tall;
+                if across == 0 {
+                    continue;
+                }
+                let bn = filters.div_ceil(across).next_multiple_of(granule);
+                // Powers of two are there already.
+                if bn < 16 || bn > widest || bn.is_power_of_two() {
+                    continue;
+                }
+                let stages: &[usize] = if bn > 128 { &[4] } else { &[6, 9] };
+                out.extend(stages.iter().map(|&s| (fitted(bm, bn, s, halo), split)));
+            }
+        }
+    }
+    out
 }
 
 impl Tile {
@@ -200,7 +246,7 @@ pub(super) const HALO_WARPGROUP_TILES: &[Tile] = &[
     warpgroups(256, 128, 4).over([16, 16]),
 ];
 
-/// Patches of integers with so few channels that rows of 128 bytes would be half empty.
+/// Patches of so few channels that rows of 128 bytes would be half empty.
 pub(super) const NARROW_HALO_TILES: &[Tile] = &[
     tile(32, 32, 32, 8, 2, 2).over(ROWS),
     tile(64, 32, 32, 6, 4, 2).over(ROWS),

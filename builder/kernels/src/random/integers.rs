@@ -87,6 +87,7 @@ pub(super) fn conv(random: &mut Random) -> Layer {
         let pitch = |random: &mut Random| {
             filters_stored.next_multiple_of(16) + random.pick(&[0, 0, 16, 48])
         };
+        let residual_pitch = random.once_in(3).then(|| pitch(random));
         return Layer::Conv(ConvLayer {
             batch: w.batch,
             input: w.input,
@@ -100,9 +101,12 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             strides: w.strides,
             pads: [w.pads[0], w.pads[1]],
             dilations: w.dilations,
-            residual_pitch: random.once_in(3).then(|| pitch(random)),
+            residual_pitch,
             activation: activation(random),
             residual_last: random.once_in(4),
+            pooled: residual_pitch.is_none()
+                && random.once_in(3)
+                && w.output.iter().all(|&n| n >= 2),
             x,
             x_zero_point,
             y: numbers(random, y, 2.0),

@@ -112,6 +112,7 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             residual_pitch: residual.then(|| filters_stored + random.pick(&[0, 16])),
             activation: random.activation(),
             residual_last: random.once_in(4),
+            pooled: !residual && random.once_in(3) && w.output.iter().all(|&n| n >= 2),
             x: DType::F16,
             x_zero_point: 0,
             y: Numbers::F16,

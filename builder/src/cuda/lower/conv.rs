@@ -226,6 +226,7 @@ impl Lower<'_> {
             residual_pitch: residual.as_ref().map(pitch),
             activation: window.activation,
             residual_last: added.is_some(),
+            pooled: false,
             x: DType::F16,
             x_zero_point: 0,
             y: quantised.map_or(Numbers::F16, |q| q.1),

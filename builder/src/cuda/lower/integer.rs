@@ -173,6 +173,7 @@ impl Lower<'_> {
                 residual_pitch: sizes.2,
                 activation: window.activation,
                 residual_last,
+                pooled: false,
                 x: p.x.dtype,
                 x_zero_point,
                 y: p.stored,

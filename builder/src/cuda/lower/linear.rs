@@ -234,6 +234,7 @@ impl Lower<'_> {
                 residual_pitch: None,
                 activation,
                 residual_last: false,
+                pooled: false,
                 x: DType::F16,
                 x_zero_point: 0,
                 y: Numbers::F16,
