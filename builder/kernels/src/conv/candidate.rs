@@ -168,20 +168,14 @@ impl ConvLayer {
                 t.bn as f64 * row + patches / steps * self.patch(t).0 as f64 * row
             }
         };
-        // A step's products, and its start, in cycles. Warpgroup products take their operands from
-        // shared memory, 128 bytes a cycle.
-        let (product, start) = match t.wgmma {
-            true => {
-                let each = (t.bn as f64 / 2.0).max(16.0 + t.bn as f64 / 4.0);
-                ((t.bm / 64 * t.row() / 32) as f64 * each * 1.25, 60.0)
-            }
+        // Multiply-adds per cycle that small tiles reach, and the cycles of a step's start.
+        let (rate, start) = match t.wgmma {
+            true => (830.0, 60.0),
             // Half of it the copies' barrier, half the products one after another.
-            false => (
-                (t.bm * t.bn * t.bk) as f64 / 450.0,
-                175.0 + 175.0 / t.slices as f64 * t.bk as f64 / 64.0,
-            ),
+            false => (450.0, 175.0 + 175.0 / t.slices as f64 * t.bk as f64 / 64.0),
         };
-        let product = product * together;
+        // By bytes: twice as many integers, twice as fast.
+        let product = (t.bm * t.bn * t.bk) as f64 / rate * together;
         // Bytes per cycle into one multiprocessor.
         let fill = step_bytes / 34.0 * together;
         let issue = start + step_bytes / 16.0 / threads as f64 * 13.0;
