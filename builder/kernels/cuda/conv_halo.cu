@@ -10,6 +10,10 @@
 // rows in the padding that have no output), or TILE_H x TILE_W pixels in units of 8 x 8.
 // Weights, K order, split and epilogue are conv_im2col.cu's; K is walked BK channels at a time,
 // all taps of them, then the next.
+//
+// With PRODUCER warps meet only where a new patch begins: a stage of weights is waited for by
+// each warp alone, and filled again by a warp of its own as soon as all have told that they are
+// through with it.
 
 #define CHUNKS_OF_C ((IC + BK - 1) / BK)
 #define PATCH_W (TILE_W == 0 ? PADDED_W : TILE_W + (KW - 1) * DW)
@@ -33,7 +37,7 @@ __device__ __forceinline__ int patch_row(int r) {
 #endif
 }
 
-extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS)
+extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(LAUNCHED)
 KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, Y* y, const R* res, Sum* __restrict__ partial,
        int* __restrict__ tickets TOTALS_PARAMETER) {
   extern __shared__ __align__(1024) u8 unaligned[];
@@ -74,7 +78,7 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
     const int k = step % TAPS * IC + step / TAPS * BK;
     u32 to = base + stage * B_BYTES;
 #if BULK_WEIGHTS
-    if (tid == 0 && step < k_end) copy_weights(to, w + ((u64)(k / BK) * OC_STORED + n0) * BK, min(BN, OC_STORED - n0), stage);
+    if (tid == PRODUCER * THREADS && step < k_end) copy_weights(to, w + ((u64)(k / BK) * OC_STORED + n0) * BK, min(BN, OC_STORED - n0), stage);
 #else
     constexpr int B_EACH = (BN + B_ROWS - 1) / B_ROWS;
 #pragma unroll
@@ -100,6 +104,64 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
     }
   };
 
+#if PRODUCER
+  if (tid >= THREADS) {
+    open_stages();
+    for (int s = 0; s < ST; s++) load_b(s, k_begin + s);
+    __syncthreads();
+    u32 turn = 0;
+    int stage = 0;
+    if (tid == THREADS)
+      for (int step = k_begin + ST; step < k_end; step++) {
+        wait_phase(free_barrier(stage), turn);
+        load_b(stage, step);
+        turn ^= stage == ST - 1;
+        stage = stage == ST - 1 ? 0 : stage + 1;
+      }
+    return;
+  }
+  open_inbox(tid);
+  copy_ends(shared_ends, ends TOTALS, n0, tid);
+  release_dependents();
+  wait_for_producers();
+  load_a(k_begin / TAPS);
+  asm volatile("cp.async.commit_group;");
+  prefetch_residual(base, res, n0, tid);
+  __syncthreads();  // the stages' barriers are there
+
+  Sums sums;
+  clear(sums);
+  u32 turn = 0;
+  int stage = 0, chunk = k_begin / TAPS, tap = k_begin % TAPS;
+  // Loops that are taken at least once: else sums would have to be moved, and products wait.
+#pragma unroll 1
+  do {
+    asm volatile("cp.async.wait_group 0;");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory");
+    if ((chunk + 1) * TAPS < k_end) load_a(chunk + 1);
+    asm volatile("cp.async.commit_group;");
+    const u32 patch = base + PATCH_AT + chunk % PATCHES * PATCH_BYTES;
+    const int taps = min(TAPS, k_end - chunk * TAPS);
+    int before = -1;
+#pragma unroll 1
+    do {
+      const int shift = tap / KW * DH * PATCH_W + tap % KW * DW;
+      constexpr u32 GROUP = (TILE_W == 0 ? 8 : PATCH_W) * ROW;
+      const u64 a = descriptor(patch + (patch_row((warp.row >> 2) * 64) + shift) * ROW, GROUP), b = descriptor(base + stage * B_BYTES, 8 * ROW);
+      wait_weights(stage, turn);
+      multiply(sums, a, b);
+      asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+      if (before >= 0) free_stage(before);
+      before = stage;
+      turn ^= stage == ST - 1;
+      stage = stage == ST - 1 ? 0 : stage + 1;
+    } while (++tap < taps);
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    free_stage(before);
+    tap = 0;
+  } while (++chunk * TAPS < k_end);
+#else
   open_inbox(tid);
   open_stages();
   // Weights do not depend on the kernels before this one: they travel while those finish.
@@ -161,6 +223,7 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
     if (tap == TAPS - 1) tap = 0, chunk++;
     else tap++;
   }
+#endif
   add_up(sums, shared);
   finish(sums[0], shared, base, shared_ends, y, res, partial, tickets);
 }

@@ -30,6 +30,8 @@ typedef Numbers<X_KIND>::Type X;
 // Steps that copies run ahead of the product. Warpgroup products are still reading one stage
 // while the next is multiplied, so that one is not free yet.
 #define AHEAD (WGMMA ? ST - 2 : ST - 1)
+// With PRODUCER a warp beside those that multiply brings the weights.
+#define LAUNCHED (THREADS + PRODUCER * 32)
 // Sums over odd and even k apart, where a tile has too few products to hide their latency.
 #define SUMS (!WGMMA && WM / 16 * (WN / 8) <= 4 && STEP_PRODUCTS >= 4 ? 2 : 1)
 #if ROLLED
@@ -58,10 +60,25 @@ __device__ __forceinline__ u32 stage_barrier(int stage) {
   __shared__ __align__(8) u64 landed[ST];
   return (u32)__cvta_generic_to_shared(landed + stage);
 }
+#if PRODUCER
+// Of a stage that all warps have multiplied.
+__device__ __forceinline__ u32 free_barrier(int stage) {
+  __shared__ __align__(8) u64 read[ST];
+  return (u32)__cvta_generic_to_shared(read + stage);
+}
+// This warp has multiplied a stage.
+__device__ __forceinline__ void free_stage(int stage) {
+  if ((threadIdx.x & 31) == 0) asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(free_barrier(stage)) : "memory");
+}
+#endif
 __device__ __forceinline__ void open_stages() {
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == PRODUCER * THREADS) {
 #pragma unroll
     for (int s = 0; s < ST; s++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(stage_barrier(s)) : "memory");
+#if PRODUCER
+#pragma unroll
+    for (int s = 0; s < ST; s++) asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(free_barrier(s)), "n"(THREADS / 32) : "memory");
+#endif
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
 }
@@ -70,12 +87,13 @@ __device__ __forceinline__ void copy_weights(u32 to, const W* from, int rows, in
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(at) : "memory");
 }
-// `turn`: how often the stage was filled before, modulo 2.
-__device__ __forceinline__ void wait_weights(int stage, u32 turn) {
+__device__ __forceinline__ void wait_phase(u32 barrier, u32 phase) {
   u32 done = 0;
   while (!done)
-    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(stage_barrier(stage)), "r"(turn) : "memory");
+    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(barrier), "r"(phase) : "memory");
 }
+// `turn`: how often the stage was filled before, modulo 2.
+__device__ __forceinline__ void wait_weights(int stage, u32 turn) { wait_phase(stage_barrier(stage), turn); }
 #else
 __device__ __forceinline__ void open_stages() {}
 __device__ __forceinline__ void wait_weights(int, u32) {}

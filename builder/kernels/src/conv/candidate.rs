@@ -16,15 +16,34 @@ const EPILOGUE: &str = include_str!("../../cuda/conv_epilogue.cuh");
 const IM2COL: &str = include_str!("../../cuda/conv_im2col.cu");
 const HALO: &str = include_str!("../../cuda/conv_halo.cu");
 
+/// How else a tile is computed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Variant {
+    /// The loops in front of the products are not unrolled.
+    pub rolled: bool,
+    /// A warp of its own brings the weights.
+    pub producer: bool,
+    /// Other blocks' sums arrive over the stages even where there is room behind them: a block of
+    /// the next kernel may fit beside this one then.
+    pub inbox_over: bool,
+}
+
 impl ConvLayer {
+    /// A stage's weights follow one another in memory: one copy brings them.
+    pub(super) fn bulk_weights(&self, t: &Tile, target: &Target) -> bool {
+        let whole = t.halo.is_none() || self.channels.is_multiple_of(self.row(t));
+        target.sm >= 90 && t.row() == 128 && whole
+    }
+
     pub(super) fn candidate(
         &self,
         t: &Tile,
         split: usize,
         join: Join,
-        rolled: bool,
+        variant: Variant,
         target: &Target,
     ) -> Candidate {
+        let Variant { rolled, producer, inbox_over } = variant;
         let cluster = join.in_cluster();
         let (bm, bn, bk) = (t.bm, t.bn, self.row(t));
         let tiles = [ceil_div(self.filters_stored, bn), self.tiles_down(t)];
@@ -55,14 +74,12 @@ impl ConvLayer {
         let half = target.shared_per_sm as usize / 2 - slack - own - 1024;
         let over = (stages.max(sums + inbox) + residual_bytes <= half && apart > half)
             && tiles[0] * tiles[1] * split > clustered(split, target);
-        let apart = cluster && apart <= limit && !over;
+        let apart = cluster && apart <= limit && !over && !inbox_over;
         let residual_at = if apart { stages } else { stages.max(sums + inbox) };
         let end = residual_at + residual_bytes.next_multiple_of(16);
         let inbox_at = if apart { end } else { sums };
         let shared = slack + if apart { inbox_at + inbox } else { end };
-        // A stage's weights follow one another in memory: one copy brings them.
-        let whole = t.halo.is_none() || self.channels.is_multiple_of(bk);
-        let bulk_weights = target.sm >= 90 && t.row() == 128 && whole;
+        let bulk_weights = self.bulk_weights(t, target);
         let mut d = self.defines(target);
         d.all(&[
             ("VEC", if self.channels.is_multiple_of(8) { 16 / self.x.size() } else { 4 }),
@@ -85,6 +102,7 @@ impl ConvLayer {
             ("WGMMA", usize::from(t.wgmma)),
             ("BULK_WEIGHTS", usize::from(bulk_weights)),
             ("ROLLED", usize::from(rolled)),
+            ("PRODUCER", usize::from(producer)),
         ]);
         let count = tiles[0] * tiles[1];
         let through_memory = join == Join::Memory;
@@ -106,7 +124,7 @@ impl ConvLayer {
         }
         Candidate {
             label: format!(
-                "{}{bm}x{bn}x{bk}{} s{} w{}x{}{} {}{split}{}",
+                "{}{bm}x{bn}x{bk}{} s{} w{}x{}{} {}{split}{}{}{}",
                 if t.wgmma { "g" } else { "" },
                 match t.halo {
                     None => String::new(),
@@ -119,6 +137,8 @@ impl ConvLayer {
                 if t.slices > 1 { format!("x{}", t.slices) } else { String::new() },
                 join.mark(),
                 if rolled { " r" } else { "" },
+                if producer { " p" } else { "" },
+                if inbox_over { " o" } else { "" },
             ),
             source: {
                 let product = if t.wgmma { warpgroup_mma(bn, self.x) } else { String::new() };
@@ -127,7 +147,7 @@ impl ConvLayer {
                 d.source(&[NUMBERS, exact, POOLED, &product, mma, FRAGMENTS, TILE, EPILOGUE, body])
             },
             grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
-            block: threads as u32,
+            block: if producer { threads + 32 } else { threads } as u32,
             shared: shared as u32,
             specific: t.wgmma,
             arguments,

@@ -18,6 +18,7 @@ use crate::numbers::{Numbers, define_exact, kind};
 use crate::reference::{activate, load, reach, store};
 use crate::window::Windows;
 use crate::{Candidate, Extents, Family, IntegerConvLayer, PoolLayer, Target, general_conv};
+use candidate::Variant;
 pub use pair::ConvPairLayer;
 use tiles::{
     HALO_TILES, HALO_WARPGROUP_TILES, Join, NARROW_HALO_TILES, NARROW_HALO_WARPGROUP_TILES, SPLITS,
@@ -266,8 +267,16 @@ impl ConvLayer {
             _ => &[Join::Memory],
         };
         for &join in joins {
-            for rolled in [false, true] {
-                let candidate = self.candidate(t, split, join, rolled, target);
+            let plain = Variant::default();
+            let mut variants = vec![plain, Variant { rolled: true, ..plain }];
+            if t.wgmma && t.halo.is_some() && self.bulk_weights(t, target) {
+                variants.push(Variant { producer: true, ..plain });
+                if join.in_cluster() {
+                    variants.push(Variant { producer: true, inbox_over: true, ..plain });
+                }
+            }
+            for variant in variants {
+                let candidate = self.candidate(t, split, join, variant, target);
                 // The kernel's own ends and barriers take shared memory too.
                 let own = (t.bn * self.end_bytes() + OWN_SHARED) as u32;
                 if candidate.shared + own <= target.shared_per_block {
