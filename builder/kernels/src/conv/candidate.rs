@@ -23,9 +23,6 @@ pub(super) struct Variant {
     pub rolled: bool,
     /// A warp of its own brings the weights.
     pub producer: bool,
-    /// Other blocks' sums arrive over the stages even where there is room behind them: a block of
-    /// the next kernel may fit beside this one then.
-    pub inbox_over: bool,
 }
 
 impl ConvLayer {
@@ -43,7 +40,7 @@ impl ConvLayer {
         variant: Variant,
         target: &Target,
     ) -> Candidate {
-        let Variant { rolled, producer, inbox_over } = variant;
+        let Variant { rolled, producer } = variant;
         let cluster = join.in_cluster();
         let (bm, bn, bk) = (t.bm, t.bn, self.row(t));
         let tiles = [ceil_div(self.filters_stored, bn), self.tiles_down(t)];
@@ -74,7 +71,7 @@ impl ConvLayer {
         let half = target.shared_per_sm as usize / 2 - slack - own - 1024;
         let over = (stages.max(sums + inbox) + residual_bytes <= half && apart > half)
             && tiles[0] * tiles[1] * split > clustered(split, target);
-        let apart = cluster && apart <= limit && !over && !inbox_over;
+        let apart = cluster && apart <= limit && !over;
         let residual_at = if apart { stages } else { stages.max(sums + inbox) };
         let end = residual_at + residual_bytes.next_multiple_of(16);
         let inbox_at = if apart { end } else { sums };
@@ -124,7 +121,7 @@ impl ConvLayer {
         }
         Candidate {
             label: format!(
-                "{}{bm}x{bn}x{bk}{} s{} w{}x{}{} {}{split}{}{}{}",
+                "{}{bm}x{bn}x{bk}{} s{} w{}x{}{} {}{split}{}{}",
                 if t.wgmma { "g" } else { "" },
                 match t.halo {
                     None => String::new(),
@@ -138,7 +135,6 @@ impl ConvLayer {
                 join.mark(),
                 if rolled { " r" } else { "" },
                 if producer { " p" } else { "" },
-                if inbox_over { " o" } else { "" },
             ),
             source: {
                 let product = if t.wgmma { warpgroup_mma(bn, self.x) } else { String::new() };

@@ -271,9 +271,6 @@ impl ConvLayer {
             let mut variants = vec![plain, Variant { rolled: true, ..plain }];
             if t.wgmma && t.halo.is_some() && self.bulk_weights(t, target) {
                 variants.push(Variant { producer: true, ..plain });
-                if join.in_cluster() {
-                    variants.push(Variant { producer: true, inbox_over: true, ..plain });
-                }
             }
             for variant in variants {
                 let candidate = self.candidate(t, split, join, variant, target);
