@@ -149,17 +149,17 @@ impl ConvLayer {
             arguments,
             scratch: tickets + partial,
             zeroed: tickets,
-            predicted_us: self.predict(t, (split, join), count, shared, threads, target)
+            predicted_us: self.predict(t, (split, join, producer), count, shared, threads, target)
                 + if rolled { 0.08 } else { 0.0 },
         }
     }
 
     /// Rough time of a candidate, microseconds. Its constants, in cycles of a multiprocessor,
-    /// are fitted to 6,700 measured candidates of two networks on an H200 (docs/notes/cuda.md).
+    /// are fitted to 9,300 measured candidates of three networks on an H200 (docs/notes/cuda.md).
     fn predict(
         &self,
         t: &Tile,
-        (split, join): (usize, Join),
+        (split, join, producer): (usize, Join, bool),
         tiles: usize,
         shared: usize,
         threads: usize,
@@ -190,8 +190,10 @@ impl ConvLayer {
             // Half of it the copies' barrier, half the products one after another.
             false => (450.0, 175.0 + 175.0 / t.slices as f64 * t.bk as f64 / 64.0),
         };
+        // Operands of warpgroup products come out of shared memory: narrow ones wait for the pixels'.
+        let across = if t.wgmma { t.bn.max(32 + t.bn / 2) } else { t.bn };
         // By bytes: twice as many integers, twice as fast.
-        let product = (t.bm * t.bn * t.bk) as f64 / rate * together;
+        let product = (t.bm * across * t.bk) as f64 / rate * together;
         // Bytes per cycle into one multiprocessor.
         let fill = step_bytes / 34.0 * together;
         let issue = start + step_bytes / 16.0 / threads as f64 * 13.0;
@@ -203,7 +205,10 @@ impl ConvLayer {
             Join::Stores | Join::Copies => 0.5 + 0.15 * split as f64,
             Join::Memory => 1.6 + 0.68 * split as f64,
         };
-        0.4 + joined + (waves * (1.65 + steps * step)).max(traffic + 1.65)
+        // More warps begin later, and so does a warp's own ring of weights.
+        let tall = if t.wgmma { 0.2 * (t.bm / 64 - 1) as f64 } else { 0.0 };
+        let begin = 1.65 + tall + if producer { 0.3 } else { 0.0 };
+        0.4 + joined + (waves * (begin + steps * step)).max(traffic + 1.65)
     }
 }
 
