@@ -108,6 +108,7 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
   if (tid >= THREADS) {
     open_stages();
     for (int s = 0; s < ST; s++) load_b(s, k_begin + s);
+    release_dependents();  // as the other threads of the block
     __syncthreads();
     u32 turn = 0;
     int stage = 0;
