@@ -94,7 +94,8 @@ fn channel_slice(
     channels_only.then_some((node.inputs[0], slice.starts[1]))
 }
 
-/// True when the node that makes a value writes a picture to wherever it is told.
+/// True when the node that makes a value writes a picture to wherever it is told, or is a view that
+/// has to be copied there.
 fn makes_picture(graph: &Graph, producers: &HashMap<ValueId, usize>, value: ValueId) -> bool {
     let Some(&p) = producers.get(&value) else { return false };
     matches!(
@@ -105,6 +106,7 @@ fn makes_picture(graph: &Graph, producers: &HashMap<ValueId, usize>, value: Valu
             | Op::Activation(_)
             | Op::Binary { .. }
             | Op::Resize(_)
+            | Op::Reshape { .. }
             | Op::Concat { axis: 1 }
             | Op::QuantConv(_)
             | Op::QuantBinary(_)

@@ -18,7 +18,7 @@ impl Lower<'_> {
         // that the result is wanted in.
         let target = if self.is_only_output(to) {
             self.new_dense(self.graph.fact(to).dtype, shape)
-        } else if shape.len() == 4 && view.dtype == self.dtype {
+        } else if shape.len() == 4 && view.dtype == self.picture_type(view.dtype) {
             self.new_picture(to)
         } else {
             self.new_dense(view.dtype, shape)

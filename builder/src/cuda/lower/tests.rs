@@ -85,6 +85,33 @@ fn space_to_depth_is_one_copy() {
 }
 
 #[test]
+fn space_to_depth_goes_straight_into_a_concatenation() {
+    let mut g = Graph::new();
+    let x = g.add_input("x", DType::F32, vec![2, 16, 6, 6]);
+    let c = conv(&mut g, "c", x, 16, 1);
+    let six = g.push1("split", Op::Reshape { shape: vec![2, 16, 3, 2, 3, 2] }, &[c]).unwrap();
+    let t = g.push1("turn", Op::Transpose { perm: vec![0, 3, 5, 1, 2, 4] }, &[six]).unwrap();
+    let r = g.push1("join", Op::Reshape { shape: vec![2, 64, 3, 3] }, &[t]).unwrap();
+    // A reshape that is a view of something else is copied to its place.
+    let row = g.push1("row", Op::Reshape { shape: vec![2, 64, 9] }, &[r]).unwrap();
+    let flat = g.push1("flat", Op::Reshape { shape: vec![2, 64, 3, 3] }, &[row]).unwrap();
+    let a = conv(&mut g, "a", r, 8, 1);
+    let all = g.push1("cat", Op::Concat { axis: 1 }, &[r, flat, a]).unwrap();
+    let y = conv(&mut g, "y", all, 8, 1);
+    g.outputs.push(("y".into(), y));
+    let l = lower(&g, Precision::Fp16).unwrap();
+    let copies: Vec<&str> =
+        l.layers.iter().filter(|l| l.op == "Copy").map(|l| l.name.as_str()).collect();
+    assert_eq!(copies, ["x (copy)", "join (copy)", "cat (copy)", "y (copy)"]);
+    let given = crate::testing::Noise::new(5).tensor(&[2, 16, 6, 6]);
+    let want = crate::testing::run(&g, std::slice::from_ref(&given));
+    let got = crate::cuda::interpret::tensors(&g, &l, &[&given]).unwrap();
+    for (got, want) in got[0].to_f64().iter().zip(want[0].to_f64()) {
+        assert!((got - want).abs() <= 2e-2 * (1.0 + want.abs()), "{got} {want}");
+    }
+}
+
+#[test]
 fn every_node_that_cannot_be_lowered_is_listed() {
     let mut g = Graph::new();
     let x = g.add_input("x", DType::F32, vec![1, 8, 6, 6]);
