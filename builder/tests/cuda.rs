@@ -319,12 +319,16 @@ fn layers_are_joined_where_that_is_faster_and_as_a_record_says() {
     let recorded: Value = serde_json::from_str(&text).unwrap();
     let plans = report["cuda"]["plans"].as_array().unwrap();
     for (plan, told) in plans.iter().zip(recorded["plans"].as_array().unwrap()) {
-        let pairs = told["pairs"].as_array().expect("some are joined");
+        let joins = told["joined"].as_array().expect("some are joined");
         let layers = plan["layers"].as_array().unwrap();
-        let joined = layers.iter().filter(|l| l["family"] == "conv_pair").collect::<Vec<_>>();
-        assert_eq!(joined.len(), pairs.len());
-        for (layer, pair) in joined.iter().zip(pairs) {
-            let names = [&pair[0], &pair[1]].map(|n| n.as_str().unwrap());
+        let joined = layers
+            .iter()
+            .filter(|l| ["conv_pair", "conv_chain"].map(Value::from).contains(&l["family"]))
+            .collect::<Vec<_>>();
+        assert_eq!(joined.len(), joins.len());
+        for (layer, names) in joined.iter().zip(joins) {
+            let names = names.as_array().unwrap().iter().map(|n| n.as_str().unwrap());
+            let names: Vec<&str> = names.collect();
             assert_eq!(layer["name"], names.join(" + "));
         }
     }
@@ -343,7 +347,7 @@ fn layers_are_joined_where_that_is_faster_and_as_a_record_says() {
     assert!(place.bytes("a.tobiuo") == place.bytes("c.tobiuo"), "replayed");
 
     // A record that joins what cannot be joined.
-    let pair = recorded["plans"][0]["pairs"][0].as_array().unwrap();
+    let pair = recorded["plans"][0]["joined"][0].as_array().unwrap();
     let wrong = text.replace(pair[0].as_str().unwrap(), "Conv_0");
     std::fs::write(&record, wrong).unwrap();
     let e = place.path("x.tobiuo");

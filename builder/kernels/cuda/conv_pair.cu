@@ -12,8 +12,6 @@
 // mid [N, OH, OW, LDM] is what the first leaves (KEEP: stored for other layers too), res like mid
 // with LDR, y [N, OH, OW, LDY]. In shared memory x and mid lie in blocks of 128 bytes of k like the
 // weights: a row for each pixel, its 16-byte pieces swizzled.
-#define ELEMENT ((int)sizeof(W))
-#define PIECE (16 / ELEMENT)
 #define THREADS (WR * WC * 32)
 #define WM (BM / WR)
 #define M_TOTAL (BATCH * OH * OW)
@@ -35,18 +33,7 @@
 
 typedef Numbers<X_KIND>::Type X;
 typedef Numbers<M_KIND>::Type Mid;
-typedef Numbers<R_KIND>::Type R;
 typedef Numbers<Y_KIND>::Type Y;
-#if INTEGER
-typedef float2 End;
-#else
-typedef float End;
-#endif
-#if SPLIT > 1
-#define CLUSTER_SHAPE __cluster_dims__(SPLIT, 1, 1)
-#else
-#define CLUSTER_SHAPE
-#endif
 
 // Byte offset of a 16-byte piece of row `r` in blocks of `rows` rows.
 __device__ __forceinline__ u32 piece_at(int r, int piece, int rows) {
@@ -95,28 +82,6 @@ __device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], u32 at_a
       for (int q = 0; q < 4; q++) sums[i][j][q] = SUMS == 2 ? apart[0][i][j][q] + apart[SUMS - 1][i][j][q] : apart[0][i][j][q];
 }
 
-__device__ __forceinline__ float with_end(Sum sum, End end) {
-#if INTEGER
-  return __fmaf_rn((float)sum, end.x, end.y);
-#else
-  return sum + end;
-#endif
-}
-template <int KIND>
-__device__ __forceinline__ float activated(float v, float a, float b) {
-#if INTEGER
-  return activate_exact<KIND>(v, a, b);
-#else
-  return activate<KIND>(v, a, b);
-#endif
-}
-__device__ __forceinline__ float with_residual(float v, R r) {
-#if IS_INTEGER(R_KIND)
-  return __fmaf_rn((float)((int)r - R_ZERO), R_SCALE, v);
-#else
-  return __fadd_rn(v, number(r));
-#endif
-}
 __device__ __forceinline__ float first_end(Sum sum, End end, R r) {
   float v = with_end(sum, end);
   if (RESIDUAL && !RESIDUAL_LAST) v = with_residual(v, r);
@@ -124,38 +89,6 @@ __device__ __forceinline__ float first_end(Sum sum, End end, R r) {
   return RESIDUAL && RESIDUAL_LAST ? with_residual(v, r) : v;
 }
 __device__ __forceinline__ float second_end(Sum sum, End end) { return activated<ACT2>(with_end(sum, end), ACT2_A, ACT2_B); }
-
-// Two results side by side.
-template <int KIND>
-__device__ __forceinline__ void put2(u8* to, float p, float q, float inverse, int zero) {
-  if constexpr (IS_INTEGER(KIND)) *(u16*)to = (u16)bytes2(quantised<KIND>(p, inverse, zero), quantised<KIND>(q, inverse, zero));
-  else *(u32*)to = pack_f16(p, q);
-}
-
-#if SPLIT > 1
-__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-#endif
-
-#if BULK_WEIGHTS
-// Counts the bytes of the first (0) or the second one's weights, or of slice `which` - 2 (PTX ISA,
-// "cp.async.bulk").
-__device__ __forceinline__ u32 barrier_of(int which) {
-  __shared__ __align__(8) u64 landed[2 + SPLIT];
-  return (u32)__cvta_generic_to_shared(landed + which);
-}
-__device__ __forceinline__ void expect(int which, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier_of(which)), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void copy_bulk(u32 to, const W* from, u32 bytes, int which) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier_of(which)) : "memory");
-}
-__device__ __forceinline__ void wait_for(int which) {
-  u32 done = 0;
-  while (!done)
-    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(barrier_of(which)) : "memory");
-}
-#endif
 
 extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS, 1)
 KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, const W* __restrict__ w2, const End* __restrict__ ends2, Y* y, Mid* mid, const R* res) {
@@ -167,9 +100,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
   // Weights: of each block of k the rows of this block's filters.
 #if BULK_WEIGHTS
   if (tid == 0) {
-#pragma unroll
-    for (int i = 0; i < (SPLIT > 1 ? 2 + SPLIT : 2); i++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier_of(i)) : "memory");
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    open_barriers();
     expect(0, BLOCKS1 * SLICE * 128);
     for (int k = 0; k < BLOCKS1; k++) copy_bulk(base + W1_AT + k * SLICE * 128, w1 + ((u64)k * MID_STORED + mid0) * (128 / ELEMENT), SLICE * 128, 0);
     expect(1, BLOCKS2 * OWN * 128);
@@ -275,12 +206,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 #endif
   __syncthreads();
 #if SPLIT > 1
-  if (tid < SPLIT && tid != slice) {
-    u32 to, there, from = base + MID_AT + slice * SLAB;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(from), "r"(tid));
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(barrier_of(2 + slice)), "r"(tid));
-    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "r"(from), "r"(SLAB), "r"(there) : "memory");
-  }
+  if (tid < SPLIT && tid != slice) send(base + MID_AT + slice * SLAB, base + MID_AT + slice * SLAB, SLAB, 2 + slice, tid);
   __syncwarp();
 #endif
 #if KEEP

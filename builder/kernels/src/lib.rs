@@ -35,7 +35,7 @@ mod integer_tests;
 #[cfg(test)]
 mod tests;
 
-pub use conv::{ConvLayer, ConvPairLayer};
+pub use conv::{ConvChainLayer, ConvLayer, ConvPairLayer};
 pub use depthwise::DepthwiseLayer;
 pub use gemv::GemvLayer;
 pub use general_conv::GeneralConvLayer;
@@ -115,6 +115,7 @@ pub const ENTRY: &str = "KERNEL";
 pub enum Layer {
     Conv(ConvLayer),
     ConvPair(ConvPairLayer),
+    ConvChain(ConvChainLayer),
     Depthwise(DepthwiseLayer),
     GeneralConv(GeneralConvLayer),
     IntegerConv(IntegerConvLayer),
@@ -161,6 +162,7 @@ impl Layer {
         match self {
             Layer::Conv(l) => l,
             Layer::ConvPair(l) => l,
+            Layer::ConvChain(l) => l,
             Layer::Depthwise(l) => l,
             Layer::GeneralConv(l) => l,
             Layer::IntegerConv(l) => l,
@@ -205,7 +207,7 @@ impl Layer {
 
     /// True of what other layers compute too: a GPU may have no kernel for it.
     pub fn is_optional(&self) -> bool {
-        matches!(self, Layer::ConvPair(_))
+        matches!(self, Layer::ConvPair(_) | Layer::ConvChain(_))
     }
 
     /// The family's name.

@@ -2,12 +2,12 @@
 
 pub mod assemble;
 pub mod interpret;
+pub mod joins;
 pub mod layout;
 mod limits;
 pub mod lower;
 pub mod make;
 pub mod pack;
-pub mod pairs;
 pub mod schedule;
 pub mod sections;
 pub mod speed;

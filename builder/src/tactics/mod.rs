@@ -227,9 +227,8 @@ pub(crate) fn load(
 ) -> Result<(Module, tobiuo_gpu::Function), GpuError> {
     let module = Module::load(context, &tactic.1.cubin)?;
     let function = module.function(ENTRY)?;
-    // Static shared memory counts too.
-    if tactic.0.shared > 40 * 1024 {
-        function.allow_shared(tactic.0.shared)?;
+    if tactic.0.shared > 0 {
+        function.prepare(tactic.0.shared)?;
     }
     Ok((module, function))
 }

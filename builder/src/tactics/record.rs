@@ -12,8 +12,8 @@ use tobiuo_kernels::Target;
 use super::choose::source_key;
 use super::compile::{Compiler, Source};
 use super::{Effort, Tactic, TacticError, files};
+use crate::cuda::joins::Names;
 use crate::cuda::lower::Lowering;
-use crate::cuda::pairs::Names;
 use crate::cuda::schedule::{Schedule, Slot};
 use crate::progress::Progress;
 use crate::quantize::report::{GateReport, SpeedReport};
@@ -71,9 +71,9 @@ pub struct RecordedPlan {
     /// What is in FP16 because it is faster there, of a network that may be mixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<SpeedReport>,
-    /// Layers that are one, by the names of both.
+    /// Layers that are one, by the names of all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pairs: Vec<Names>,
+    pub joined: Vec<Names>,
     /// In the order they run.
     pub layers: Vec<RecordedLayer>,
 }
@@ -107,7 +107,7 @@ impl RecordedPlan {
         RecordedPlan {
             batch,
             speed: speed.cloned(),
-            pairs: Vec::new(),
+            joined: Vec::new(),
             layers: layers
                 .map(|((layer, tactic), slot)| RecordedLayer {
                     name: layer.name.clone(),

@@ -17,8 +17,8 @@ use tobiuo_tensor::{DType, Tensor, TensorData};
 use super::integers::{is_exact, with_integers};
 use super::{Comparison, PlanComparison, VerifyOptions, blank, copy_in, sample, worse};
 use crate::BuildError;
+use crate::cuda::joins;
 use crate::cuda::lower::{Lowering, lower};
-use crate::cuda::pairs;
 use crate::cuda::schedule::{Schedule, Slot};
 use crate::graph::{Graph, ValueId};
 use crate::interpret;
@@ -177,7 +177,7 @@ impl Kept {
         }
         let (graph, _) = optimise(graph.clone(), &passes, &mut |_| ())?;
         let graph = with_integers(graph, file, index, options)?;
-        let lowering = with_pairs(lower(&graph, manifest.precision)?, file, index);
+        let lowering = with_joins(lower(&graph, manifest.precision)?, file, index);
         let (tactics, schedule) = again(&lowering, file, &on.key, index)?;
         let program = Program::new(&on.context, &lowering, &tactics, &schedule, true)?;
         Ok(Kept { graph, lowering, program, layers: Vec::new(), without: 0 })
@@ -263,12 +263,13 @@ pub(crate) fn tensor(bytes: &[u8], dtype: DType, shape: &[usize]) -> Option<Tens
 }
 
 /// The lowering with those layers joined that the engine has joined.
-fn with_pairs(lowering: Lowering, file: &EngineFile, index: usize) -> Lowering {
+fn with_joins(lowering: Lowering, file: &EngineFile, index: usize) -> Lowering {
     let PlanProgram::Cuda(program) = &file.manifest().plans[index].program else { return lowering };
-    let joined = program.launches.iter().filter(|l| l.family.starts_with("conv_pair"));
+    let several = |family: &str| ["conv_pair", "conv_chain"].iter().any(|f| family.starts_with(f));
+    let joined = program.launches.iter().filter(|l| several(&l.family));
     let names: Vec<&str> = joined.map(|l| l.name.as_str()).collect();
     // What cannot be joined is told as a difference of the launches.
-    pairs::join_layers(&lowering, &names).unwrap_or(lowering)
+    joins::join_layers(&lowering, &names).unwrap_or(lowering)
 }
 
 /// The engine's own kernels for a lowering of its model.

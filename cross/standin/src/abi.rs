@@ -427,6 +427,7 @@ functions! {
         match which {
             8 if value >= 0 && value as u32 <= most => function.max_shared = value,
             9 if (-1..=100).contains(&value) => {}
+            14 if (0..=1).contains(&value) => {}
             _ => return Err(INVALID_VALUE),
         }
         Ok(())
@@ -439,6 +440,7 @@ functions! {
             4 => 40,
             5 | 6 => 90,
             8 => function.max_shared,
+            11..=13 => 0,
             _ => return Err(INVALID_VALUE),
         })
     };

@@ -22,8 +22,8 @@ fn run_layer(
     let candidate = layer.candidates(&orin()).into_iter().next().ok_or("no candidate")?;
     let code = Nvrtc::open()?.compile("kernel.cu", &candidate.source, 87, false)?;
     let function = Module::load(&context, &code.cubin)?.function(ENTRY)?;
-    if candidate.shared > 40 << 10 {
-        function.allow_shared(candidate.shared)?;
+    if candidate.shared > 0 {
+        function.prepare(candidate.shared)?;
     }
     let memory = layer.random_memory(random);
     let upload = |bytes: &[u8]| -> Result<DeviceBuffer, tobiuo_gpu::GpuError> {

@@ -75,7 +75,7 @@ impl CudaEngine {
                     }
                 };
                 if launch.shared > *shared {
-                    function.allow_shared(launch.shared)?;
+                    function.prepare(launch.shared)?;
                     *shared = launch.shared;
                 }
                 Ok(function.clone())

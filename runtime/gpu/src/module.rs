@@ -38,6 +38,10 @@ unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
 
 const MAX_DYNAMIC_SHARED: c_int = 8;
+const REQUIRED_CLUSTER: [c_int; 3] = [11, 12, 13];
+const NON_PORTABLE_CLUSTER: c_int = 14;
+/// Blocks of a cluster that every GPU with clusters takes.
+const PORTABLE_CLUSTER: u32 = 8;
 const ATTRIBUTE_LOCAL_BYTES: c_int = 3;
 const ATTRIBUTE_REGISTERS: c_int = 4;
 
@@ -123,13 +127,27 @@ impl Function {
         self.module.inner.context.device().ordinal
     }
 
-    /// Allows launches with this much dynamic shared memory, bytes.
-    pub fn allow_shared(&self, bytes: u32) -> Result<(), GpuError> {
+    fn allow_shared(&self, bytes: u32) -> Result<(), GpuError> {
         let api = self.module.inner.context.enter()?;
         // SAFETY: the handle is alive.
         let status =
             unsafe { (api.func_set_attribute)(self.handle, MAX_DYNAMIC_SHARED, bytes as c_int) };
         api.check(status, &format!("asking for {bytes} bytes of shared memory"))
+    }
+
+    /// Allows launches with this much dynamic shared memory, bytes, and in clusters of the size
+    /// that the kernel was compiled for.
+    pub fn prepare(&self, shared: u32) -> Result<(), GpuError> {
+        self.allow_shared(shared)?;
+        // Drivers before clusters do not know these.
+        let blocks = REQUIRED_CLUSTER.map(|side| self.attribute(side).unwrap_or(0).max(1));
+        if blocks.iter().product::<u32>() <= PORTABLE_CLUSTER {
+            return Ok(());
+        }
+        let api = self.module.inner.context.enter()?;
+        // SAFETY: the handle is alive.
+        let status = unsafe { (api.func_set_attribute)(self.handle, NON_PORTABLE_CLUSTER, 1) };
+        api.check(status, &format!("asking for clusters of {blocks:?} blocks"))
     }
 
     fn attribute(&self, which: c_int) -> Result<u32, GpuError> {

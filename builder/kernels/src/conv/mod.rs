@@ -1,8 +1,10 @@
 //! Convolution of f16 or 8-bit integers as implicit GEMM on tensor cores: every tap's pixels
 //! copied (`cuda/conv_im2col.cu`), all taps out of one patch (`cuda/conv_halo.cu`), and first
-//! layers (`cuda/conv_first.cu`). Two in one kernel: `cuda/conv_pair.cu`.
+//! layers (`cuda/conv_first.cu`). Two and three in one kernel:
+//! `cuda/conv_pair.cu`, `cuda/conv_chain.cu`.
 
 mod candidate;
+mod chain;
 mod first;
 mod geometry;
 mod pair;
@@ -19,6 +21,7 @@ use crate::reference::{activate, load, reach, store};
 use crate::window::Windows;
 use crate::{Candidate, Extents, Family, IntegerConvLayer, PoolLayer, Target, general_conv};
 use candidate::Variant;
+pub use chain::ConvChainLayer;
 pub use pair::ConvPairLayer;
 use tiles::{
     HALO_TILES, HALO_WARPGROUP_TILES, Join, NARROW_HALO_TILES, NARROW_HALO_WARPGROUP_TILES, SPLITS,

@@ -9,6 +9,7 @@ use crate::defines::{ceil_div, float};
 use crate::numbers::{EXACT, NUMBERS};
 use crate::{Argument, Candidate, Extents, Family, Target, activation_code};
 
+pub(super) const JOINED: &str = include_str!("../../cuda/conv_joined.cuh");
 const PAIR: &str = include_str!("../../cuda/conv_pair.cu");
 
 /// A convolution and a 1x1 convolution of what it leaves.
@@ -158,6 +159,7 @@ impl ConvPairLayer {
             ("MID_AT", at.between),
             ("RESIDUAL_AT", at.residual),
             ("ENDS_AT", at.ends),
+            ("BARRIERS", if t.split > 1 { 2 + t.split } else { 2 }),
             ("BULK_WEIGHTS", usize::from(target.sm >= 90)),
         ]);
         let (act, a, b) = activation_code(second.activation);
@@ -171,7 +173,7 @@ impl ConvPairLayer {
         let (mma, exact) = if first.integer() { (MMA_INTEGER, EXACT) } else { (MMA, "") };
         Candidate {
             label: format!("pair {}px c{} w{}x{}", t.bm, t.split, t.warps[0], t.warps[1]),
-            source: d.source(&[NUMBERS, exact, mma, FRAGMENTS, PAIR]),
+            source: d.source(&[NUMBERS, exact, mma, FRAGMENTS, JOINED, PAIR]),
             grid: [t.split as u32, tiles as u32, 1],
             block: (t.warps[0] * t.warps[1] * 32) as u32,
             shared: at.all as u32,

@@ -3,6 +3,7 @@
 //!
 //! Everything comes from a seed, so that a failure can be run again.
 
+mod chains;
 mod general;
 mod integers;
 mod layers;
@@ -178,6 +179,8 @@ pub type Generator = fn(&mut Random) -> Layer;
 pub const GENERATORS: &[(&str, Generator)] = &[
     ("conv", layers::conv),
     ("conv_i8", integers::conv),
+    ("conv_chain", chains::floats),
+    ("conv_chain_i8", chains::integers),
     ("conv_pair", pairs::floats),
     ("conv_pair_i8", pairs::integers),
     ("depthwise", layers::depthwise),
@@ -219,6 +222,7 @@ impl Layer {
             }
             Layer::Conv(l) => layers::conv_memory(l, self.extents(), random),
             Layer::ConvPair(l) => pairs::memory(l, self.extents(), random),
+            Layer::ConvChain(l) => chains::memory(l, random),
             Layer::Depthwise(l) if l.ends.is_some() => {
                 integers::depthwise_memory(l, self.extents(), random)
             }

@@ -103,15 +103,17 @@ pub(super) fn integers(random: &mut Random) -> Layer {
     pair(random, true)
 }
 
+/// Memory for one of the convolutions.
+pub(super) fn conv_memory(l: &ConvLayer, random: &mut Random) -> Memory {
+    let extents = Layer::Conv(l.clone()).extents();
+    match l.x {
+        DType::F16 => layers::conv_memory(l, extents, random),
+        _ => integers::conv_memory(l, extents, random),
+    }
+}
+
 pub(super) fn memory(l: &ConvPairLayer, e: Extents, random: &mut Random) -> Memory {
-    let memory = |l: &ConvLayer, random: &mut Random| {
-        let extents = Layer::Conv(l.clone()).extents();
-        match l.x {
-            DType::F16 => layers::conv_memory(l, extents, random),
-            _ => integers::conv_memory(l, extents, random),
-        }
-    };
-    let (first, second) = (memory(&l.first, random), memory(&l.second, random));
+    let (first, second) = (conv_memory(&l.first, random), conv_memory(&l.second, random));
     let mut outputs = second.outputs;
     if l.keep {
         outputs.extend(first.outputs);

@@ -8,9 +8,9 @@ use std::path::Path;
 use tobiuo_engine::{CudaKey, Plan, Precision, Preprocess, Task};
 
 use super::assemble::{Parts, assemble};
+use super::joins;
 use super::limits::check_limit;
 use super::lower::LowerError;
-use super::pairs;
 use super::sections::Sections;
 use super::speed::{self, Source, Version};
 use super::vision::{self, Camera};
@@ -100,7 +100,7 @@ pub fn make(
         let speed = tuner.record.as_ref().and_then(|r| r.plans[i].speed.as_ref());
         let mut version = Version::of(source.graph(speed)?, precision)?;
         if let Some(record) = &tuner.record {
-            version = version.paired(&record.plans[i].pairs)?;
+            version = version.joined(&record.plans[i].joined)?;
         }
         chosen.push(version);
     }
@@ -113,7 +113,7 @@ pub fn make(
                 let (plan, lowering) = (&record.plans[i], &chosen[i].lowering);
                 let made = plan.replay(lowering, &tuner.target, &tuner.compiler, progress, share);
                 let (tactics, schedule) = made?;
-                let (speed, joined) = (plan.speed.clone(), plan.pairs.clone());
+                let (speed, joined) = (plan.speed.clone(), plan.joined.clone());
                 tuner.record = Some(record);
                 (Tuned { tactics, schedule, network_us: None }, speed, joined)
             }
@@ -122,7 +122,7 @@ pub fn make(
                 let (tuned, speed) =
                     speed::tune(&mut tuner, source, &mut chosen, i, (&mut *progress, kernels))?;
                 let (tuned, joined) =
-                    pairs::tune(&mut tuner, &mut chosen, i, tuned, (&mut *progress, joining))?;
+                    joins::tune(&mut tuner, &mut chosen, i, tuned, (&mut *progress, joining))?;
                 (tuned, speed, joined)
             }
         };
@@ -150,7 +150,7 @@ pub fn make(
                 .map_err(TacticError::from)?;
         }
         let mut plan = RecordedPlan::of(batch, lowering, &tactics, &schedule, speed.as_ref());
-        plan.pairs = joined;
+        plan.joined = joined;
         recorded.push(plan);
         let mut said = plan_report(batch, lowering, &tactics, &schedule, &assembled);
         said.network_us = network_us;

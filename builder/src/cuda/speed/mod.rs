@@ -14,9 +14,9 @@ use std::sync::Arc;
 use tobiuo_engine::Precision;
 use tobiuo_kernels::Target;
 
+use super::joins::{self, Names};
 use super::lower::{Lowering, lower};
 use super::make::tune::{Tuned, Tuner};
-use super::pairs::{self, Names};
 use crate::BuildError;
 use crate::graph::Graph;
 use crate::progress::Progress;
@@ -71,11 +71,11 @@ impl Version {
     }
 
     /// With layers joined as a record says.
-    pub fn paired(self, names: &[Names]) -> Result<Version, TacticError> {
+    pub fn joined(self, names: &[Names]) -> Result<Version, TacticError> {
         if names.is_empty() {
             return Ok(self);
         }
-        let joined = pairs::join_named(&self.lowering, names).ok_or_else(|| {
+        let joined = joins::join_named(&self.lowering, names).ok_or_else(|| {
             TacticError::Record(format!("layers that it joins cannot be joined: {names:?}"))
         })?;
         Ok(Version { lowering: Arc::new(joined), ..self })

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::path::Path;
 
+use tobiuo_builder::cuda::joins::layers_and_joins;
 use tobiuo_builder::cuda::lower::lower;
-use tobiuo_builder::cuda::pairs::layers_and_pairs;
 use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::passes::{PassOptions, optimise};
 use tobiuo_engine::Precision;
@@ -70,7 +70,7 @@ impl Layers {
         Ok(())
     }
 
-    /// A model's layers, and pairs of them, after the passes that a build runs.
+    /// A model's layers, and what can be joined of them, after the passes that a build runs.
     pub fn model(
         &mut self,
         path: &Path,
@@ -83,7 +83,7 @@ impl Layers {
         for &precision in precisions {
             let lowering = lower(&graph, precision)?;
             let from = stem(path);
-            for (number, layer) in layers_and_pairs(&lowering).into_iter().enumerate() {
+            for (number, layer) in layers_and_joins(&lowering).into_iter().enumerate() {
                 self.add(&from, layer, derived(seed, &from, number));
             }
         }

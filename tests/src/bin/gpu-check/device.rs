@@ -129,8 +129,8 @@ impl Bench {
             Code::Ptx(ptx) => Module::load_ptx(&self.context, ptx)?,
         };
         let function = module.function(ENTRY)?;
-        if candidate.shared > 40 * 1024 {
-            function.allow_shared(candidate.shared)?;
+        if candidate.shared > 0 {
+            function.prepare(candidate.shared)?;
         }
         let scratch = Guarded::new(&self.context, self.guard, candidate.scratch)?;
         scratch.poison(&self.stream)?;

@@ -1,4 +1,4 @@
-//! Pairs found and joined: the network computes what it did.
+//! Layers found and joined: the network computes what it did.
 
 use tobiuo_engine::Precision;
 use tobiuo_ops::{Activation, Binary, Conv, Op};
@@ -41,23 +41,28 @@ impl Net {
         self.graph.push1(name, op, &[x, w, b]).unwrap()
     }
 
-    /// Lowers; joins the pairs of these names; both must give the same bits.
-    fn joined(mut self, outputs: &[ValueId], wanted: &[[&str; 2]]) -> (Lowering, Lowering) {
+    /// Lowers; joins the layers of these names; both must give the same bits.
+    fn joined(mut self, outputs: &[ValueId], wanted: &[&[&str]]) -> (Lowering, Lowering) {
         for (i, &y) in outputs.iter().enumerate() {
             self.graph.outputs.push((format!("y{i}"), y));
         }
         let graph = &self.graph;
         let plain = lower(graph, Precision::Fp16).unwrap();
-        let names: Vec<Names> = wanted.iter().map(|n| n.map(String::from)).collect();
+        let names: Vec<Names> = named(wanted);
         let joined = join_named(&plain, &names).expect("can be joined");
         let given: Vec<Tensor> =
             graph.inputs.iter().map(|&x| self.noise.tensor(graph.shape(x))).collect();
         let given: Vec<&Tensor> = given.iter().collect();
         let run = |l: &Lowering| interpret::tensors(graph, l, &given).unwrap();
         assert!(run(&plain) == run(&joined), "other bits");
-        assert_eq!(joined.layers.len() + wanted.len(), plain.layers.len());
+        let fewer: usize = wanted.iter().map(|n| n.len() - 1).sum();
+        assert_eq!(joined.layers.len() + fewer, plain.layers.len());
         (plain, joined)
     }
+}
+
+fn named(names: &[&[&str]]) -> Vec<Names> {
+    names.iter().map(|n| n.iter().map(|n| n.to_string()).collect()).collect()
 }
 
 fn net() -> Net {
@@ -67,6 +72,7 @@ fn net() -> Net {
 fn kept(lowering: &Lowering) -> Vec<bool> {
     let keep = |l: &Lowered| match &l.layer {
         Layer::ConvPair(pair) => Some(pair.keep),
+        Layer::ConvChain(chain) => Some(chain.keep),
         _ => None,
     };
     lowering.layers.iter().filter_map(keep).collect()
@@ -84,10 +90,9 @@ fn what_lies_between_is_stored_where_others_read_it() {
     let sum =
         n.graph.push1("s", Op::Binary { kind: Binary::Add, activation: None }, &[d, b]).unwrap();
     let e = n.conv("e", sum, 8, 1, 1);
-    let (plain, joined) = n.joined(&[e], &[["b", "c"], ["d", "e"]]);
-    let pairs = possible(&plain);
-    let found: Vec<Names> = pairs.iter().map(|p| names(&plain, p)).collect();
-    assert_eq!(found, [["a", "b"], ["b", "c"], ["d", "e"]].map(|n| n.map(String::from)));
+    let (plain, joined) = n.joined(&[e], &[&["b", "c"], &["d", "e"]]);
+    let found: Vec<Names> = possible(&plain).iter().map(|j| names(&plain, j)).collect();
+    assert_eq!(found, named(&[&["a", "b"], &["a", "b", "c"], &["b", "c"], &["d", "e"]]));
     assert_eq!(kept(&joined), [true, false]);
     let first = &joined.layers.iter().find(|l| l.name == "b + c").unwrap();
     assert_eq!(first.outputs.len(), 2);
@@ -108,6 +113,33 @@ fn what_lies_between_is_stored_where_others_read_it() {
 }
 
 #[test]
+fn three_are_one_with_a_residual_that_is_made_behind_the_first() {
+    let mut n = net();
+    let x = n.graph.add_input("x", DType::F32, vec![2, 16, 7, 5]);
+    let a = n.conv("a", x, 32, 3, 2);
+    let shortcut = n.conv("shortcut", x, 64, 1, 2);
+    let b = n.conv("b", a, 64, 1, 1);
+    let sum = n
+        .graph
+        .push1("s", Op::Binary { kind: Binary::Add, activation: None }, &[b, shortcut])
+        .unwrap();
+    // The sum's own reader stands between the second and the third.
+    let d = n.conv("d", sum, 16, 3, 1);
+    let c = n.conv("c", sum, 32, 1, 1);
+    let e = n.conv("e", c, 32, 3, 1);
+    let f = n.conv("f", e, 32, 1, 1);
+    let g = n.conv("g", f, 8, 1, 1);
+    let (plain, joined) = n.joined(&[d, g], &[&["a", "b", "c"], &["e", "f", "g"]]);
+    assert_eq!(kept(&joined), [true, false]);
+    let first = joined.layers.iter().find(|l| l.name == "a + b + c").unwrap();
+    assert_eq!((first.operands.len(), first.outputs.len(), first.constants.len()), (2, 2, 6));
+    let found = possible(&plain);
+    let three: Vec<Names> =
+        (found.iter().filter(|j| j.members.len() == 3)).map(|j| names(&plain, j)).collect();
+    assert_eq!(three, named(&[&["a", "b", "c"], &["e", "f", "g"]]));
+}
+
+#[test]
 fn an_output_of_the_network_is_kept_and_parts_of_concatenations_are_read_and_written() {
     let mut n = net();
     let x = n.graph.add_input("x", DType::F32, vec![1, 8, 7, 7]);
@@ -116,7 +148,7 @@ fn an_output_of_the_network_is_kept_and_parts_of_concatenations_are_read_and_wri
     let c = n.conv("c", b, 16, 1, 1);
     let d = n.conv("d", c, 8, 1, 1);
     let all = n.graph.push1("all", Op::Concat { axis: 1 }, &[a, c]).unwrap();
-    let (plain, joined) = n.joined(&[all, d, b], &[["a", "b"], ["c", "d"]]);
+    let (plain, joined) = n.joined(&[all, d, b], &[&["a", "b"], &["c", "d"]]);
     assert_eq!(kept(&joined), [true, true]);
     assert_eq!(possible(&plain).len(), 3);
 }
@@ -137,7 +169,7 @@ fn what_cannot_be_joined_is_not() {
     }
     let lowering = lower(&n.graph, Precision::Fp16).unwrap();
     assert_eq!(possible(&lowering), []);
-    let twice = [["a", "d"], ["a", "b"]].map(|n| n.map(String::from));
+    let twice = named(&[&["a", "d"], &["a", "b"]]);
     assert!(join_named(&lowering, &twice).is_none());
     // f32 has kernels of its own.
     assert_eq!(possible(&lower(&n.graph, Precision::Fp32).unwrap()), []);
