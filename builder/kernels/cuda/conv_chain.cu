@@ -40,31 +40,39 @@ typedef Numbers<M1_KIND>::Type Mid1;
 typedef Numbers<M2_KIND>::Type Mid2;
 typedef Numbers<Y_KIND>::Type Y;
 
+// Four results side by side.
+template <int KIND>
+__device__ __forceinline__ Pack<u32, BYTES_OF(KIND)> packed(const float (&f)[4], float inverse, int zero) {
+  if constexpr (IS_INTEGER(KIND))
+    return {bytes4(quantised<KIND>(f[0], inverse, zero), quantised<KIND>(f[1], inverse, zero), quantised<KIND>(f[2], inverse, zero), quantised<KIND>(f[3], inverse, zero))};
+  else return {pack_f16(f[0], f[1]), pack_f16(f[2], f[3])};
+}
+
 // Pieces of a row, of what has `pieces` of them.
 __device__ constexpr int row_of(int pieces) { return pieces % 8 == 0 ? 8 : pieces; }
 // Byte offset of a 16-byte piece of row `r`, P pieces a row; then come the next P pieces of all rows.
 template <int P>
-__device__ __forceinline__ u32 piece_at(int r, int piece, int rows) {
-  return (u32)(((piece / P * rows + r) * P + (piece % P ^ r / (8 / P) % P)) * 16);
+__device__ __forceinline__ u32 piece_at(u32 r, u32 piece, u32 rows) {
+  return ((piece / P * rows + r) * P + (piece % P ^ r / (8 / P) % P)) * 16;
 }
 // Where the sum of row `r` and column `c` of N lies; columns are swizzled in eights.
 template <int N>
-__device__ __forceinline__ int sum_at(int r, int c) {
+__device__ __forceinline__ u32 sum_at(u32 r, u32 c) {
   return r * N + (N % 32 == 0 ? c ^ (r & 3) * 8 : N % 16 == 0 ? c ^ (r >> 1 & 1) * 8 : c);
 }
 
 // sums = a [WM rows, whose pieces `at_a` finds] x b [UNITS eights of rows from `unit` on], over every WK-th
 // of STEPS products from `wk` on.
 template <int KIND, int STEPS, int WK, int P, int UNITS, class AtA>
-__device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], const AtA& at_a, u32 at_b, int b_rows, int unit, int wk) {
-  const int lane = threadIdx.x & 31, b_row = lane & 7, b_half = lane >> 3 & 1, last = b_rows / 8 - 1;
+__device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], const AtA& at_a, u32 at_b, u32 b_rows, u32 unit, u32 wk) {
+  const u32 lane = threadIdx.x & 31, b_row = lane & 7, b_half = lane >> 3 & 1, last = b_rows / 8 - 1;
   constexpr int EACH = (STEPS + WK - 1) / WK;
   // Odd and even products apart, where there are too few to hide their latency.
   constexpr int SUMS = WM / 16 * UNITS <= 4 && EACH >= 4 ? 2 : 1;
   Sum apart[SUMS][WM / 16][UNITS][4] = {};
 #pragma unroll
   for (int next = 0; next < EACH; next++) {
-    const int step = next * WK + wk;
+    const u32 step = next * WK + wk;
     if (STEPS % WK != 0 && step >= STEPS) break;
     u32 a[WM / 16][4], b[UNITS][2];
 #pragma unroll
@@ -92,12 +100,12 @@ __device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], const At
 
 // Stores a warp's sums: those of column c at to + (c / N) * BM * N, in rows of N.
 template <int N, int UNITS>
-__device__ __forceinline__ void store_sums(Sum* to, const Sum (&sums)[WM / 16][UNITS][4], int row, int unit, int units) {
-  const int lane = threadIdx.x & 31;
+__device__ __forceinline__ void store_sums(Sum* to, const Sum (&sums)[WM / 16][UNITS][4], u32 row, u32 unit, u32 units) {
+  const u32 lane = threadIdx.x & 31;
 #pragma unroll
   for (int j = 0; j < UNITS; j++) {
     if (unit + j >= units) break;
-    const int c = (unit + j) * 8;
+    const u32 c = (unit + j) * 8;
 #pragma unroll
     for (int i = 0; i < WM / 16; i++)
 #pragma unroll
@@ -107,25 +115,68 @@ __device__ __forceinline__ void store_sums(Sum* to, const Sum (&sums)[WM / 16][U
       }
   }
 }
-__device__ __forceinline__ void add_sums(Sum (&v)[4], const Sum* from) {
-  const Pack<Sum, 4> part = load_pack<Sum, 4>(from);
+// Threads that share four sums of PARTS parts each, where there are more threads than fours of N columns.
+__device__ constexpr int sharing(int n, int parts) {
+  int g = 1;
+  while (2 * g <= parts && g < 8 && BM * (n / 4) * 2 * g <= THREADS) g *= 2;
+  return g;
+}
+// Adds up the parts, of which `from` finds four sums each, and calls `finish` with them, for all rows and four
+// of N columns at a time. What is read comes before what is written: the compiler must keep their order.
+template <int N, int PARTS, class From, class Extra, class Finish>
+__device__ __forceinline__ void add_up(const End* ends, const From& from, const Extra& extra, const Finish& finish) {
+  constexpr int G = sharing(N, PARTS), QUADS = N / 4, AT_ONCE = THREADS / G, TURNS = (BM * QUADS + AT_ONCE - 1) / AT_ONCE;
+  constexpr int TOGETHER = TURNS < 4 ? TURNS : 4;
+  const u32 first = threadIdx.x / G, mine = threadIdx.x % G;
+  constexpr bool SAME = AT_ONCE % QUADS == 0;
+  Pack<End, 4> same;
+  if (SAME) same = load_pack<End, 4>(ends + first % QUADS * 4);
+#pragma unroll 1
+  for (u32 begin = 0; begin < TURNS; begin += TOGETHER) {
+    Sum v[TOGETHER][4] = {};
+    Pack<End, 4> end[SAME ? 1 : TOGETHER];
+    Pack<R, 4> more[TOGETHER];
+    auto row = [&](u32 b) { return SAME ? first / QUADS + (begin + b) * (AT_ONCE / QUADS) : (first + (begin + b) * AT_ONCE) / QUADS; };
+    auto column = [&](u32 b) { return SAME ? first % QUADS * 4 : (first + (begin + b) * AT_ONCE) % QUADS * 4; };
+    auto none = [&](u32 b) { return BM * QUADS % (AT_ONCE * TOGETHER) != 0 && row(b) >= BM; };
 #pragma unroll
-  for (int q = 0; q < 4; q++) v[q] += part.v[q];
+    for (int b = 0; b < TOGETHER; b++) {
+      if (none(b)) break;
+      if (!SAME) end[SAME ? 0 : b] = load_pack<End, 4>(ends + column(b));
+      more[b] = extra(row(b), column(b));
+#pragma unroll
+      for (int z = 0; z < PARTS; z += G) {
+        if (PARTS % G != 0 && z + mine >= PARTS) break;
+        const Pack<Sum, 4> part = load_pack<Sum, 4>(from(z + mine, row(b), column(b)));
+#pragma unroll
+        for (int q = 0; q < 4; q++) v[b][q] += part.v[q];
+      }
+    }
+#pragma unroll
+    for (int b = 0; b < TOGETHER; b++) {
+      if (none(b)) break;
+#pragma unroll
+      for (int far = 1; far < G; far *= 2)
+#pragma unroll
+        for (int q = 0; q < 4; q++) v[b][q] += __shfl_xor_sync(0xffffffff, v[b][q], far);
+      if (G == 1 || mine == 0) finish(row(b), column(b), v[b], SAME ? same : end[SAME ? 0 : b], more[b]);
+    }
+  }
 }
 
 // The place of the tile's pixel `r` among all output pixels, or -1.
-__device__ __forceinline__ int pixel_of(int r, int image, int top, int left) {
-  const int h = top + r / TILE_W, w = left + r % TILE_W;
-  return r < TILE_H * TILE_W && h < OH && w < OW ? (image * OH + h) * OW + w : -1;
+__device__ __forceinline__ int pixel_of(u32 r, u32 image, u32 top, u32 left) {
+  const u32 h = top + r / TILE_W, w = left + r % TILE_W;
+  return r < TILE_H * TILE_W && h < OH && w < OW ? (int)((image * OH + h) * OW + w) : -1;
 }
 
 extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS, RESIDENT)
 KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, const W* __restrict__ w2, const End* __restrict__ ends2,
        const W* __restrict__ w3, const End* __restrict__ ends3, Y* y, Mid2* mid, const R* res) {
   extern __shared__ __align__(128) u8 shared[];
-  const int tid = threadIdx.x, lane = tid & 31, wr = (tid >> 5) / WC, wc = (tid >> 5) % WC;
+  const u32 tid = threadIdx.x, lane = tid & 31, wr = (tid >> 5) / WC, wc = (tid >> 5) % WC;
   constexpr int ACROSS = (OW + TILE_W - 1) / TILE_W, DOWN = (OH + TILE_H - 1) / TILE_H;
-  const int slice = blockIdx.x, image = blockIdx.y / (ACROSS * DOWN), top = blockIdx.y / ACROSS % DOWN * TILE_H, left = blockIdx.y % ACROSS * TILE_W;
+  const u32 slice = blockIdx.x, image = blockIdx.y / (ACROSS * DOWN), top = blockIdx.y / ACROSS % DOWN * TILE_H, left = blockIdx.y % ACROSS * TILE_W;
   const u32 base = (u32)__cvta_generic_to_shared(shared);
 
   // Weights: of each block of k the rows of this block's filters. Of the third all filters, but the
@@ -143,13 +194,8 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 #endif
     }
     __syncwarp();
-    for (int k = tid; k < BLOCKS1; k += 32)
+    for (u32 k = tid; k < BLOCKS1; k += 32)
       copy_bulk(base + W1_AT + k * OWN1 * 128, w1 + ((u64)k * FILTERS1 + slice * OWN1) * (128 / ELEMENT), OWN1 * 128, 0);
-    for (int k = tid; k < BLOCKS2; k += 32)
-      copy_bulk(base + W2_AT + k * OWN2 * 128, w2 + ((u64)k * FILTERS2 + slice * OWN2) * (128 / ELEMENT), OWN2 * 128, 1);
-    if (P3 == 8)
-      for (int k = tid; k < BLOCKS3; k += 32)
-        copy_bulk(base + W3_AT + k * OC_STORED * 128, w3 + (u64)(slice * BLOCKS3 + k) * OC_STORED * (128 / ELEMENT), OC_STORED * 128, 1);
     __syncwarp();
   }
 #if SPLIT > 1
@@ -157,78 +203,106 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 #endif
 #else
 #pragma unroll 4
-  for (int i = tid; i < BLOCKS1 * OWN1 * 8; i += THREADS) copy16(base + W1_AT + i * 16, w1 + i * PIECE, true);
+  for (u32 i = tid; i < BLOCKS1 * OWN1 * 8; i += THREADS) copy16(base + W1_AT + i * 16, w1 + i * PIECE, true);
 #endif
   auto copy_third = [&] {
 #pragma unroll 4
-    for (int i = tid; i < OC_STORED * (OWN2 * ELEMENT / 16); i += THREADS) {
-      const int n = i / (OWN2 * ELEMENT / 16), p = i % (OWN2 * ELEMENT / 16), of_row = slice * (OWN2 * ELEMENT / 16) + p;
+    for (u32 i = tid; i < OC_STORED * (OWN2 * ELEMENT / 16); i += THREADS) {
+      const u32 n = i / (OWN2 * ELEMENT / 16), p = i % (OWN2 * ELEMENT / 16), of_row = slice * (OWN2 * ELEMENT / 16) + p;
       copy16(base + W3_AT + piece_at<P3>(n, p, OC_STORED), w3 + ((u64)(of_row / 8) * OC_STORED + n) * (128 / ELEMENT) + (of_row % 8 ^ (n & 7)) * PIECE, true);
     }
   };
   if (BULK_WEIGHTS && P3 != 8) copy_third();
   End* shared_ends1 = (End*)(shared + ENDS_AT);
   End *shared_ends2 = shared_ends1 + OWN1, *shared_ends3 = shared_ends2 + OWN2;
-  for (int i = tid; i < OWN1 + OWN2 + OWN3; i += THREADS) {
-    const int of = (i >= OWN1) + (i >= OWN1 + OWN2);
-    const int n = of == 0 ? slice * OWN1 + i : of == 1 ? slice * OWN2 + i - OWN1 : slice * OWN3 + i - OWN1 - OWN2;
+  for (u32 i = tid; i < OWN1 + OWN2 + OWN3; i += THREADS) {
+    const u32 of = (i >= OWN1) + (i >= OWN1 + OWN2);
+    const u32 n = of == 0 ? slice * OWN1 + i : of == 1 ? slice * OWN2 + i - OWN1 : slice * OWN3 + i - OWN1 - OWN2;
     const bool valid = n < (of == 0 ? VALID1 : of == 1 ? VALID2 : OC);
     const End* from = (of == 0 ? ends1 : of == 1 ? ends2 : ends3) + (valid ? n : 0);
     const u32 at = (u32)__cvta_generic_to_shared(shared_ends1 + i);
     if (sizeof(End) == 8) copy8(at, from, valid);
     else copy4(at, from, valid);
   }
+  // Where this thread's pieces of x and of the residual are: found before the wait.
+  constexpr int PX = row_of(X_PIECES), X_ALL = PATCH_ROWS * X_PIECES, X_EACH = (X_ALL + THREADS - 1) / THREADS;
+  int x_from[X_EACH];
+#pragma unroll
+  for (int u = 0; u < X_EACH; u++) {
+    const u32 i = tid + u * THREADS, r = i / X_PIECES, p = i % X_PIECES;
+    const int ih = (int)(top * SH + r / PATCH_W) - PT, iw = (int)(left * SW + r % PATCH_W) - PL;
+    const bool valid = i < X_ALL && ih >= 0 && ih < IH && iw >= 0 && iw < IW;
+    x_from[u] = valid ? (int)(((image * IH + ih) * IW + iw) * LDX + p * PIECE) : -1;
+  }
+#if RESIDUAL
+  constexpr int R_PIECE = 16 / BYTES_OF(R_KIND), R_ROW = OWN2 / R_PIECE, R_ALL = BM * R_ROW, R_EACH = (R_ALL + THREADS - 1) / THREADS;
+  int r_from[R_EACH];
+#pragma unroll
+  for (int u = 0; u < R_EACH; u++) {
+    const u32 i = tid + u * THREADS;
+    const int m = i < R_ALL ? pixel_of(i / R_ROW, image, top, left) : -1;
+    r_from[u] = m >= 0 ? (int)(m * LDR + slice * OWN2 + i % R_ROW * R_PIECE) : -1;
+  }
+#endif
   release_dependents();
   wait_for_producers();
 
-  constexpr int PX = row_of(X_PIECES);
-#pragma unroll 4
-  for (int i = tid; i < PATCH_ROWS * X_PIECES; i += THREADS) {
-    const int r = i / X_PIECES, p = i % X_PIECES;
-    const int ih = top * SH - PT + r / PATCH_W, iw = left * SW - PL + r % PATCH_W;
-    const bool valid = ih >= 0 && ih < IH && iw >= 0 && iw < IW;
-    copy16(base + X_AT + piece_at<PX>(r, p, PATCH_ROWS), valid ? x + (u64)((image * IH + ih) * IW + iw) * LDX + p * PIECE : x, valid);
+#pragma unroll
+  for (int u = 0; u < X_EACH; u++) {
+    const u32 i = tid + u * THREADS;
+    if (X_ALL % THREADS == 0 || i < X_ALL)
+      copy16(base + X_AT + piece_at<PX>(i / X_PIECES, i % X_PIECES, PATCH_ROWS), x_from[u] >= 0 ? x + x_from[u] : x, x_from[u] >= 0);
   }
 #if RESIDUAL
-  constexpr int R_PIECE = 16 / BYTES_OF(R_KIND);
-#pragma unroll 4
-  for (int i = tid; i < BM * (OWN2 / R_PIECE); i += THREADS) {
-    const int r = i / (OWN2 / R_PIECE), c = i % (OWN2 / R_PIECE) * R_PIECE, m = pixel_of(r, image, top, left);
-    copy16(base + RESIDUAL_AT + r * RESIDUAL_PITCH + c * BYTES_OF(R_KIND), m >= 0 ? res + (u64)m * LDR + slice * OWN2 + c : res, m >= 0);
+#pragma unroll
+  for (int u = 0; u < R_EACH; u++) {
+    const u32 i = tid + u * THREADS;
+    if (R_ALL % THREADS == 0 || i < R_ALL)
+      copy16(base + RESIDUAL_AT + i / R_ROW * RESIDUAL_PITCH + i % R_ROW * 16, r_from[u] >= 0 ? res + r_from[u] : res, r_from[u] >= 0);
   }
 #endif
   asm volatile("cp.async.commit_group;");
 #if BULK_WEIGHTS
+  // Behind x, for which the first one's weights are enough.
+  if (tid < 32) {
+    for (u32 k = tid; k < BLOCKS2; k += 32)
+      copy_bulk(base + W2_AT + k * OWN2 * 128, w2 + ((u64)k * FILTERS2 + slice * OWN2) * (128 / ELEMENT), OWN2 * 128, 1);
+    if (P3 == 8)
+      for (u32 k = tid; k < BLOCKS3; k += 32)
+        copy_bulk(base + W3_AT + k * OC_STORED * 128, w3 + (u64)(slice * BLOCKS3 + k) * OC_STORED * (128 / ELEMENT), OC_STORED * 128, 1);
+    __syncwarp();
+  }
   asm volatile("cp.async.wait_group 0;");
   __syncthreads();
   wait_for(0);
 #else
 #pragma unroll 4
-  for (int i = tid; i < BLOCKS2 * OWN2 * 8; i += THREADS) copy16(base + W2_AT + i * 16, w2 + i * PIECE, true);
+  for (u32 i = tid; i < BLOCKS2 * OWN2 * 8; i += THREADS) copy16(base + W2_AT + i * 16, w2 + i * PIECE, true);
   copy_third();
   asm volatile("cp.async.commit_group;");
   asm volatile("cp.async.wait_group 1;");
   __syncthreads();
 #endif
 
+  auto nothing = [](u32, u32) { return Pack<R, 4>{}; };
   // The first: sums of the warps that share k lie over its weights when all are through.
   Sum* parts = (Sum*)(shared + PARTS_AT);
   constexpr int P1 = row_of(OWN1 * ELEMENT / 16);
   {
     constexpr int UNITS = (OWN1 / 8 + WN1 - 1) / WN1;
-    const int wn = wc % WN1, wk = wc / WN1;
-    int row[WM / 16];
+    const u32 wn = wc % WN1, wk = wc / WN1;
+    u32 row[WM / 16];
 #pragma unroll
     for (int i = 0; i < WM / 16; i++) {
-      const int r = min(wr * WM + i * 16 + (lane & 15), TILE_H * TILE_W - 1);
+      const u32 r = min(wr * WM + i * 16 + (lane & 15), (u32)(TILE_H * TILE_W - 1));
       row[i] = r / TILE_W * SH * PATCH_W + r % TILE_W * SW;
     }
     auto at_a = [&](int i, int next) {
       // Where the warps share each tap, which one it is is known to the compiler.
       constexpr int OF_TAP = STEPS_OF_TAP % WK1 == 0 ? STEPS_OF_TAP / WK1 : 1;
-      const int step = next * WK1 + wk;
-      const int tap = STEPS_OF_TAP % WK1 == 0 ? next / OF_TAP : step / STEPS_OF_TAP;
-      const int of_tap = STEPS_OF_TAP % WK1 == 0 ? next % OF_TAP * WK1 + wk : step % STEPS_OF_TAP;
+      const u32 step = next * WK1 + wk;
+      const u32 tap = STEPS_OF_TAP % WK1 == 0 ? next / OF_TAP : step / STEPS_OF_TAP;
+      const u32 of_tap = STEPS_OF_TAP % WK1 == 0 ? next % OF_TAP * WK1 + wk : step % STEPS_OF_TAP;
       return base + X_AT + piece_at<PX>(row[i] + tap / KW * DH * PATCH_W + tap % KW * DW, of_tap * 2 + (lane >> 4), PATCH_ROWS);
     };
     Sum sums[WM / 16][UNITS][4];
@@ -237,19 +311,16 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
     store_sums<OWN1>(parts + wk * BM * OWN1, sums, wr * WM, wn * UNITS, OWN1 / 8);
   }
   __syncthreads();
-#pragma unroll 2
-  for (int p = tid; p < BM * (OWN1 / 4); p += THREADS) {
-    const int r = p / (OWN1 / 4), c = p % (OWN1 / 4) * 4, own = slice * OWN1 + c;
-    Sum v[4] = {};
+  add_up<OWN1, WK1>(
+      shared_ends1, [&](u32 z, u32 r, u32 c) { return parts + z * BM * OWN1 + sum_at<OWN1>(r, c); }, nothing,
+      [&](u32 r, u32 c, Sum (&v)[4], const Pack<End, 4>& end, const Pack<R, 4>&) {
+        const u32 own = slice * OWN1 + c;
+        float f[4];
 #pragma unroll
-    for (int z = 0; z < WK1; z++) add_sums(v, parts + z * BM * OWN1 + sum_at<OWN1>(r, c));
-    float f[4];
-#pragma unroll
-    for (int q = 0; q < 4; q++) f[q] = activated<ACT>(with_end(v[q], shared_ends1[c + q]), ACT_A, ACT_B);
-    u8* to = shared + MID1_AT + piece_at<P1>(r, own / PIECE, BM) + own % PIECE * ELEMENT;
-    put2<M1_KIND>(to, f[0], f[1], M1_INVERSE, M1_ZERO);
-    put2<M1_KIND>(to + 2 * ELEMENT, f[2], f[3], M1_INVERSE, M1_ZERO);
-  }
+        for (int q = 0; q < 4; q++) f[q] = activated<ACT>(with_end(v[q], end.v[q]), ACT_A, ACT_B);
+        u8* to = shared + MID1_AT + piece_at<P1>(r, own / PIECE, BM) + own % PIECE * ELEMENT;
+        store_pack((u32*)to, packed<M1_KIND>(f, M1_INVERSE, M1_ZERO));
+      });
 #if SPLIT > 1
   // What was written becomes visible to the copies.
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -273,40 +344,30 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
   // The second, whose results are the block's own part of the third's k.
   {
     constexpr int UNITS = (OWN2 / 8 + WN2 - 1) / WN2;
-    const int wn = wc % WN2, wk = wc / WN2;
+    const u32 wn = wc % WN2, wk = wc / WN2;
     auto at_a = [&](int i, int next) { return base + MID1_AT + piece_at<P1>(wr * WM + i * 16 + (lane & 15), (next * WK2 + wk) * 2 + (lane >> 4), BM); };
     Sum sums[WM / 16][UNITS][4];
     product<M1_KIND, STEPS2, WK2, 8>(sums, at_a, base + W2_AT, OWN2, wn * UNITS, wk);
     store_sums<OWN2>(parts + wk * BM * OWN2, sums, wr * WM, wn * UNITS, OWN2 / 8);
   }
   __syncthreads();
-#pragma unroll 2
-  for (int p = tid; p < BM * (OWN2 / 4); p += THREADS) {
-    const int r = p / (OWN2 / 4), c = p % (OWN2 / 4) * 4;
-    Sum v[4] = {};
+  add_up<OWN2, WK2>(
+      shared_ends2, [&](u32 z, u32 r, u32 c) { return parts + z * BM * OWN2 + sum_at<OWN2>(r, c); },
+      [&](u32 r, u32 c) { return RESIDUAL ? load_pack<R, 4>((const R*)(shared + RESIDUAL_AT + r * RESIDUAL_PITCH) + c) : Pack<R, 4>{}; },
+      [&](u32 r, u32 c, Sum (&v)[4], const Pack<End, 4>& end, const Pack<R, 4>& add) {
+        float f[4];
 #pragma unroll
-    for (int z = 0; z < WK2; z++) add_sums(v, parts + z * BM * OWN2 + sum_at<OWN2>(r, c));
-    Pack<R, 4> add = {};
-#if RESIDUAL
-    add = load_pack<R, 4>((const R*)(shared + RESIDUAL_AT + r * RESIDUAL_PITCH) + c);
-#endif
-    float f[4];
-#pragma unroll
-    for (int q = 0; q < 4; q++) {
-      f[q] = with_end(v[q], shared_ends2[c + q]);
-      if (RESIDUAL && !RESIDUAL_LAST) f[q] = with_residual(f[q], add.v[q]);
-      f[q] = activated<ACT2>(f[q], ACT2_A, ACT2_B);
-      if (RESIDUAL && RESIDUAL_LAST) f[q] = with_residual(f[q], add.v[q]);
-    }
-    Pack<Mid2, 4> out;
-    put2<M2_KIND>((u8*)&out, f[0], f[1], M2_INVERSE, M2_ZERO);
-    put2<M2_KIND>((u8*)&out + 2 * ELEMENT, f[2], f[3], M2_INVERSE, M2_ZERO);
-    store_pack((Mid2*)(shared + MID2_AT + piece_at<P3>(r, c / PIECE, BM)) + c % PIECE, out);
-#if KEEP
-    const int m = pixel_of(r, image, top, left);
-    if (m >= 0) store_pack(mid + (u64)m * LDM + slice * OWN2 + c, out);
-#endif
-  }
+        for (int q = 0; q < 4; q++) {
+          f[q] = with_end(v[q], end.v[q]);
+          if (RESIDUAL && !RESIDUAL_LAST) f[q] = with_residual(f[q], add.v[q]);
+          f[q] = activated<ACT2>(f[q], ACT2_A, ACT2_B);
+          if (RESIDUAL && RESIDUAL_LAST) f[q] = with_residual(f[q], add.v[q]);
+        }
+        const auto out = packed<M2_KIND>(f, M2_INVERSE, M2_ZERO);
+        store_pack((u32*)(shared + MID2_AT + piece_at<P3>(r, c / PIECE, BM) + c % PIECE * ELEMENT), out);
+        const int m = KEEP ? pixel_of(r, image, top, left) : -1;
+        if (m >= 0) store_pack((u32*)(mid + (u64)m * LDM + slice * OWN2 + c), out);
+      });
   __syncthreads();
 
   // The third: a block's part of k, of all filters.
@@ -329,24 +390,21 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
   __syncwarp();
   cluster_arrive();  // nobody leaves while its sums are being copied
 #endif
-#pragma unroll 2
-  for (int p = tid; p < BM * (OWN3 / 4); p += THREADS) {
-    const int r = p / (OWN3 / 4), c = p % (OWN3 / 4) * 4, m = pixel_of(r, image, top, left);
-    if (m < 0) continue;
-    Sum v[4] = {};
+  add_up<OWN3, SPLIT>(
+      shared_ends3,
+      [&](u32 z, u32 r, u32 c) {
+        const u32 at = SPLIT > 1 && z != slice ? IN_AT + z * PARTIAL : OUT_AT + slice * PARTIAL;
+        return (const Sum*)(shared + at) + sum_at<OWN3>(r, c);
+      },
+      nothing,
+      [&](u32 r, u32 c, Sum (&v)[4], const Pack<End, 4>& end, const Pack<R, 4>&) {
+        const int m = pixel_of(r, image, top, left);
+        if (m < 0) return;
+        float f[4];
 #pragma unroll
-    for (int z = 0; z < SPLIT; z++) {
-      const u32 at = SPLIT > 1 && z != slice ? IN_AT + z * PARTIAL : OUT_AT + slice * PARTIAL;
-      add_sums(v, (const Sum*)(shared + at) + sum_at<OWN3>(r, c));
-    }
-    float f[4];
-#pragma unroll
-    for (int q = 0; q < 4; q++) f[q] = activated<ACT3>(with_end(v[q], shared_ends3[c + q]), ACT3_A, ACT3_B);
-    Pack<Y, 4> out;
-    put2<Y_KIND>((u8*)&out, f[0], f[1], Y_INVERSE, Y_ZERO);
-    put2<Y_KIND>((u8*)&out + 2 * BYTES_OF(Y_KIND), f[2], f[3], Y_INVERSE, Y_ZERO);
-    store_pack(y + (u64)m * LDY + slice * OWN3 + c, out);
-  }
+        for (int q = 0; q < 4; q++) f[q] = activated<ACT3>(with_end(v[q], end.v[q]), ACT3_A, ACT3_B);
+        store_pack((u32*)(y + (u64)m * LDY + slice * OWN3 + c), packed<Y_KIND>(f, Y_INVERSE, Y_ZERO));
+      });
 #if SPLIT > 1
   cluster_wait();
 #endif

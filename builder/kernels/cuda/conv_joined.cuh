@@ -32,20 +32,14 @@ __device__ __forceinline__ float activated(float v, float a, float b) {
 }
 __device__ __forceinline__ float with_residual(float v, R r) {
 #if IS_INTEGER(R_KIND)
-  return __fmaf_rn((float)((int)r - R_ZERO), R_SCALE, v);
+  return __fmaf_rn(distance<R_KIND>(r, R_ZERO), R_SCALE, v);
 #else
   return __fadd_rn(v, number(r));
 #endif
 }
-// Two results side by side.
-template <int KIND>
-__device__ __forceinline__ void put2(u8* to, float p, float q, float inverse, int zero) {
-  if constexpr (IS_INTEGER(KIND)) *(u16*)to = (u16)bytes2(quantised<KIND>(p, inverse, zero), quantised<KIND>(q, inverse, zero));
-  else *(u32*)to = pack_f16(p, q);
-}
-
 #if SPLIT > 1
-__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+// Of execution alone: what is sent is counted by barriers in shared memory, whose own fence makes them known.
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 #endif
 

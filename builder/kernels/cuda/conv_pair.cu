@@ -36,21 +36,21 @@ typedef Numbers<M_KIND>::Type Mid;
 typedef Numbers<Y_KIND>::Type Y;
 
 // Byte offset of a 16-byte piece of row `r` in blocks of `rows` rows.
-__device__ __forceinline__ u32 piece_at(int r, int piece, int rows) {
-  return (u32)((piece / 8 * rows + r) * 128 + ((piece % 8 ^ (r & 7)) << 4));
+__device__ __forceinline__ u32 piece_at(u32 r, u32 piece, u32 rows) {
+  return (piece / 8 * rows + r) * 128 + ((piece % 8 ^ (r & 7)) << 4);
 }
 
 // sums = a [WM rows from `row` on] x b [UNITS eights of rows from `unit` on], both swizzled blocks, over
 // STEPS products from `from` on.
 template <int KIND, int STEPS, int UNITS>
-__device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], u32 at_a, int row, u32 at_b, int b_rows, int unit, int from) {
-  const int lane = threadIdx.x & 31;
+__device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], u32 at_a, u32 row, u32 at_b, u32 b_rows, u32 unit, u32 from) {
+  const u32 lane = threadIdx.x & 31;
   // Odd and even products apart, where there are too few to hide their latency.
   constexpr int SUMS = WM / 16 * UNITS <= 4 && STEPS >= 4 ? 2 : 1;
   Sum apart[SUMS][WM / 16][UNITS][4] = {};
-  const int b_row = lane & 7, b_half = lane >> 3 & 1, last = b_rows / 8 - 1;
-  auto multiply = [&](int begin, int next) {
-    const int step = from + begin + next;
+  const u32 b_row = lane & 7, b_half = lane >> 3 & 1, last = b_rows / 8 - 1;
+  auto multiply = [&](u32 begin, int next) {
+    const u32 step = from + begin + next;
     u32 a[WM / 16][4], b[UNITS][2];
 #pragma unroll
     for (int i = 0; i < WM / 16; i++) load_matrix4(a[i], at_a + piece_at(row + i * 16 + (lane & 15), step * 2 + (lane >> 4), BM));
@@ -69,7 +69,7 @@ __device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], u32 at_a
   };
   // Eight at a time: which of the sums a product adds to is known to the compiler.
 #pragma unroll 1
-  for (int begin = 0; begin < STEPS / 8 * 8; begin += 8)
+  for (u32 begin = 0; begin < STEPS / 8 * 8; begin += 8)
 #pragma unroll
     for (int next = 0; next < 8; next++) multiply(begin, next);
 #pragma unroll
@@ -82,6 +82,12 @@ __device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], u32 at_a
       for (int q = 0; q < 4; q++) sums[i][j][q] = SUMS == 2 ? apart[0][i][j][q] + apart[SUMS - 1][i][j][q] : apart[0][i][j][q];
 }
 
+// Two results side by side.
+template <int KIND>
+__device__ __forceinline__ void put2(u8* to, float p, float q, float inverse, int zero) {
+  if constexpr (IS_INTEGER(KIND)) *(u16*)to = (u16)bytes2(quantised<KIND>(p, inverse, zero), quantised<KIND>(q, inverse, zero));
+  else *(u32*)to = pack_f16(p, q);
+}
 __device__ __forceinline__ float first_end(Sum sum, End end, R r) {
   float v = with_end(sum, end);
   if (RESIDUAL && !RESIDUAL_LAST) v = with_residual(v, r);
@@ -93,8 +99,8 @@ __device__ __forceinline__ float second_end(Sum sum, End end) { return activated
 extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS, 1)
 KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, const W* __restrict__ w2, const End* __restrict__ ends2, Y* y, Mid* mid, const R* res) {
   extern __shared__ __align__(128) u8 shared[];
-  const int tid = threadIdx.x, lane = tid & 31, wr = (tid >> 5) / WC, wc = (tid >> 5) % WC;
-  const int slice = blockIdx.x, m0 = blockIdx.y * BM, mid0 = slice * SLICE;
+  const u32 tid = threadIdx.x, lane = tid & 31, wr = (tid >> 5) / WC, wc = (tid >> 5) % WC;
+  const u32 slice = blockIdx.x, m0 = blockIdx.y * BM, mid0 = slice * SLICE;
   const u32 base = (u32)__cvta_generic_to_shared(shared);
 
   // Weights: of each block of k the rows of this block's filters.
@@ -116,14 +122,14 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 #endif
 #else
 #pragma unroll 4
-  for (int i = tid; i < BLOCKS1 * SLICE * 8; i += THREADS)
+  for (u32 i = tid; i < BLOCKS1 * SLICE * 8; i += THREADS)
     copy16(base + W1_AT + i * 16, w1 + ((u64)(i / (SLICE * 8)) * MID_STORED + mid0) * (128 / ELEMENT) + i % (SLICE * 8) * PIECE, true);
 #endif
   End* shared_ends1 = (End*)(shared + ENDS_AT);
   End* shared_ends2 = shared_ends1 + SLICE;
-  for (int i = tid; i < SLICE + OWN; i += THREADS) {
+  for (u32 i = tid; i < SLICE + OWN; i += THREADS) {
     const bool one = i < SLICE;
-    const int n = one ? mid0 + i : slice * OWN + i - SLICE;
+    const u32 n = one ? mid0 + i : slice * OWN + i - SLICE;
     const bool valid = n < (one ? MID : OC);
     const End* from = (one ? ends1 : ends2) + (valid ? n : 0);
     u32 at = (u32)__cvta_generic_to_shared(shared_ends1 + i);
@@ -132,23 +138,23 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
   }
   // Where the slice ends in the middle of a product, its other half is zeros.
   if (SPLIT == 1 && STEPS2 * 32 > SLICE * ELEMENT)
-    for (int r = tid; r < BM; r += THREADS) *(uint4*)(shared + MID_AT + piece_at(r, STEPS2 * 2 - 1, BM)) = make_uint4(0, 0, 0, 0);
+    for (u32 r = tid; r < BM; r += THREADS) *(uint4*)(shared + MID_AT + piece_at(r, STEPS2 * 2 - 1, BM)) = make_uint4(0, 0, 0, 0);
   release_dependents();
   wait_for_producers();
 
 #pragma unroll 4
-  for (int i = tid; i < BM * STEPS1 * 2; i += THREADS) {
-    const int r = i / (STEPS1 * 2), p = i % (STEPS1 * 2), m = m0 + r, k = p * PIECE, tap = k / IC;
-    const int image = m / (OH * OW), pixel = m % (OH * OW);
-    const int ih = pixel / OW * SH - PT + tap / KW * DH, iw = pixel % OW * SW - PL + tap % KW * DW;
+  for (u32 i = tid; i < BM * STEPS1 * 2; i += THREADS) {
+    const u32 r = i / (STEPS1 * 2), p = i % (STEPS1 * 2), m = m0 + r, k = p * PIECE, tap = k / IC;
+    const u32 image = m / (OH * OW), pixel = m % (OH * OW);
+    const int ih = (int)(pixel / OW * SH + tap / KW * DH) - PT, iw = (int)(pixel % OW * SW + tap % KW * DW) - PL;
     const bool valid = m < M_TOTAL && k < K1 && ih >= 0 && ih < IH && iw >= 0 && iw < IW;
     copy16(base + X_AT + piece_at(r, p, BM), valid ? x + (u64)((image * IH + ih) * IW + iw) * LDX + k % IC : x, valid);
   }
 #if RESIDUAL
   constexpr int R_PIECE = 16 / BYTES_OF(R_KIND);
 #pragma unroll 4
-  for (int i = tid; i < BM * (SLICE / R_PIECE); i += THREADS) {
-    const int r = i / (SLICE / R_PIECE), c = i % (SLICE / R_PIECE) * R_PIECE;
+  for (u32 i = tid; i < BM * (SLICE / R_PIECE); i += THREADS) {
+    const u32 r = i / (SLICE / R_PIECE), c = i % (SLICE / R_PIECE) * R_PIECE;
     const bool valid = m0 + r < M_TOTAL;
     copy16(base + RESIDUAL_AT + r * RESIDUAL_PITCH + c * BYTES_OF(R_KIND), valid ? res + (u64)(m0 + r) * LDR + mid0 + c : res, valid);
   }
@@ -160,7 +166,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
   wait_for(0);
 #else
 #pragma unroll 4
-  for (int i = tid; i < BLOCKS2 * OC_STORED * 8; i += THREADS) copy16(base + W2_AT + i * 16, w2 + i * PIECE, true);
+  for (u32 i = tid; i < BLOCKS2 * OC_STORED * 8; i += THREADS) copy16(base + W2_AT + i * 16, w2 + i * PIECE, true);
   asm volatile("cp.async.commit_group;");
   asm volatile("cp.async.wait_group 1;");
   __syncthreads();
@@ -174,7 +180,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
     End end[UNITS1][2];
 #pragma unroll
     for (int j = 0; j < UNITS1; j++) {
-      const int c = min(wc * UNITS1 + j, SLICE / 8 - 1) * 8 + (lane & 3) * 2;
+      const u32 c = min(wc * UNITS1 + j, (u32)(SLICE / 8 - 1)) * 8 + (lane & 3) * 2;
       end[j][0] = shared_ends1[c], end[j][1] = shared_ends1[c + 1];
 #if RESIDUAL
 #pragma unroll
@@ -189,7 +195,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
       for (int h = 0; h < 2; h++)
 #pragma unroll
         for (int j = 0; j < UNITS1; j++) {
-          const int r = wr * WM + i * 16 + h * 8 + (lane >> 2), unit = wc * UNITS1 + j, c = mid0 * (SPLIT > 1) + unit * 8 + (lane & 3) * 2;
+          const u32 r = wr * WM + i * 16 + h * 8 + (lane >> 2), unit = wc * UNITS1 + j, c = mid0 * (SPLIT > 1) + unit * 8 + (lane & 3) * 2;
           if (SLICE / 8 % WC != 0 && unit >= SLICE / 8) continue;
           const float p = first_end(sums[i][j][h * 2], end[j][0], add[i][h][j].v[0]);
           const float q = first_end(sums[i][j][h * 2 + 1], end[j][1], add[i][h][j].v[1]);
@@ -211,8 +217,8 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 #endif
 #if KEEP
 #pragma unroll 2
-  for (int i = tid; i < BM * (SLICE / PIECE); i += THREADS) {
-    const int r = i / (SLICE / PIECE), p = i % (SLICE / PIECE), at = p + mid0 / PIECE * (SPLIT > 1);
+  for (u32 i = tid; i < BM * (SLICE / PIECE); i += THREADS) {
+    const u32 r = i / (SLICE / PIECE), p = i % (SLICE / PIECE), at = p + mid0 / PIECE * (SPLIT > 1);
     if (m0 + r < M_TOTAL) *(uint4*)(mid + (u64)(m0 + r) * LDM + mid0 + p * PIECE) = *(const uint4*)(shared + MID_AT + piece_at(r, at, BM));
   }
 #endif
@@ -240,8 +246,8 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
       }
   __syncthreads();
 #pragma unroll 2
-  for (int p = tid; p < BM * (OWN / 4); p += THREADS) {
-    const int r = p / (OWN / 4), c = p % (OWN / 4) * 4, m = m0 + r;
+  for (u32 p = tid; p < BM * (OWN / 4); p += THREADS) {
+    const u32 r = p / (OWN / 4), c = p % (OWN / 4) * 4, m = m0 + r;
     if (m >= M_TOTAL) continue;
     Sum v[4] = {};
 #pragma unroll
@@ -264,7 +270,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
   End end[UNITS2][2];
 #pragma unroll
   for (int j = 0; j < UNITS2; j++) {
-    const int c = min(wc * UNITS2 + j, OWN / 8 - 1) * 8 + (lane & 3) * 2;
+    const u32 c = min(wc * UNITS2 + j, (u32)(OWN / 8 - 1)) * 8 + (lane & 3) * 2;
     end[j][0] = shared_ends2[c], end[j][1] = shared_ends2[c + 1];
   }
   // Results lie over the first one's weights, to be stored in whole rows.
@@ -274,15 +280,15 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
     for (int h = 0; h < 2; h++)
 #pragma unroll
       for (int j = 0; j < UNITS2; j++) {
-        const int r = wr * WM + i * 16 + h * 8 + (lane >> 2), unit = wc * UNITS2 + j, c = unit * 8 + (lane & 3) * 2;
+        const u32 r = wr * WM + i * 16 + h * 8 + (lane >> 2), unit = wc * UNITS2 + j, c = unit * 8 + (lane & 3) * 2;
         if (OC_STORED / 8 % WC != 0 && unit >= OC_STORED / 8) continue;
         put2<Y_KIND>(shared + W1_AT + r * Y_PITCH + c * BYTES_OF(Y_KIND), second_end(sums[i][j][h * 2], end[j][0]), second_end(sums[i][j][h * 2 + 1], end[j][1]), Y_INVERSE, Y_ZERO);
       }
   __syncthreads();
   constexpr int Y_PIECE = 8 / BYTES_OF(Y_KIND);
 #pragma unroll 2
-  for (int i = tid; i < BM * (OC_STORED / Y_PIECE); i += THREADS) {
-    const int r = i / (OC_STORED / Y_PIECE), c = i % (OC_STORED / Y_PIECE) * Y_PIECE;
+  for (u32 i = tid; i < BM * (OC_STORED / Y_PIECE); i += THREADS) {
+    const u32 r = i / (OC_STORED / Y_PIECE), c = i % (OC_STORED / Y_PIECE) * Y_PIECE;
     if (m0 + r < M_TOTAL) *(uint2*)(y + (u64)(m0 + r) * LDY + c) = *(const uint2*)(shared + W1_AT + r * Y_PITCH + c * BYTES_OF(Y_KIND));
   }
 #endif

@@ -45,6 +45,13 @@ __device__ __forceinline__ u32 bytes4(int a, int b, int c, int d) {
   return __byte_perm(__byte_perm((u32)a, (u32)b, 0x0040), __byte_perm((u32)c, (u32)d, 0x0040), 0x5410);
 }
 
+// A byte's distance from `zero`, by way of 2^23 + byte: conversions are slow.
+template <int KIND>
+__device__ __forceinline__ float distance(typename Numbers<KIND>::Type q, int zero) {
+  const int up = KIND == 4 ? (int)q : (int)(u8)q ^ 0x80;
+  return __fsub_rn(__int_as_float(0x4b000000 | up), 8388608.0f + (float)(zero + (KIND == 4 ? 0 : 128)));
+}
+
 // Four products of neighbouring bytes, added to a sum: of u8 or i8, as KIND says, by i8.
 template <int KIND>
 __device__ __forceinline__ int dot4(u32 x, u32 w, int sum) {

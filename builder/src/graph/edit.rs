@@ -175,6 +175,14 @@ impl Editor {
         }
     }
 
+    /// Node `i` stands for node `from` too, which nobody reads any more and which is removed; the
+    /// names are joined.
+    pub fn stand_for(&mut self, i: usize, from: usize) {
+        self.remove(from);
+        let name = join_names(&self.graph.nodes[from].name, &self.graph.nodes[i].name);
+        self.graph.nodes[i].name = name;
+    }
+
     /// Joins the name of a node that was folded into node `into` to its name.
     pub fn join_name(&mut self, into: usize, name: &str) {
         let node = &mut self.graph.nodes[into];

@@ -483,6 +483,25 @@ fn residuals_and_activations_fuse() {
 }
 
 #[test]
+fn a_residual_is_added_where_layers_can_be_joined() {
+    let mut g = Graph::new();
+    let mut rng = Noise::new(12);
+    let x = input(&mut g, &[1, 4, 6, 6]);
+    let a = conv(&mut g, &mut rng, x, 4, conv_op(3, 2, 1, 1));
+    let a = activation(&mut g, Activation::Relu, a);
+    let b = conv(&mut g, &mut rng, a, 8, conv_op(1, 1, 0, 1));
+    let side = conv(&mut g, &mut rng, x, 8, conv_op(1, 2, 0, 1));
+    let s = bin(&mut g, Binary::Add, side, b);
+    let names = [b, side].map(|v| g.nodes[g.producers()[&v]].name.clone());
+    let g = apply("fuse-residual", output(g, s));
+    assert_eq!(ops(&g), ["Conv", "Relu", "Conv", "Conv"]);
+    let Op::Conv(last) = &g.nodes[3].op else { panic!() };
+    assert!(last.residual && last.strides == [1, 1]);
+    assert_eq!(g.nodes[3].inputs[3], g.nodes[2].outputs[0]);
+    assert!(g.nodes[3].name.starts_with(&names[0]) && g.nodes[2].name == names[1]);
+}
+
+#[test]
 fn siblings_merge() {
     let mut g = Graph::new();
     let mut rng = Noise::new(12);
