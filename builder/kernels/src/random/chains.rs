@@ -57,6 +57,7 @@ fn chain(random: &mut Random, integer: bool) -> Layer {
             residual_pitch: None,
             activation: activation(random),
             residual_last: false,
+            pooled: false,
             x,
             x_zero_point: 0,
             y: numbers(random, mid1),
