@@ -10,7 +10,7 @@ use std::error::Error;
 use std::path::Path;
 
 use tobiuo_builder::cuda::lower::lower;
-use tobiuo_builder::cuda::pairs::layers_and_pairs;
+use tobiuo_builder::cuda::joins::layers_and_joins;
 use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::passes::{PassOptions, optimise};
 use tobiuo_engine::Precision;
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let options = PassOptions { with: vec!["merge-siblings".into()], ..PassOptions::default() };
         let (graph, _) = optimise(graph, &options, &mut |_| {})?;
         let network = path.file_stem().map(|s| s.to_string_lossy().into_owned());
-        for layer in layers_and_pairs(&lower(&graph, precision)?) {
+        for layer in layers_and_joins(&lower(&graph, precision)?) {
             let layer = serde_json::to_value(&layer)?;
             if seen.insert(layer.to_string()) {
                 println!("{}", serde_json::json!({ "network": network, "layer": layer }));

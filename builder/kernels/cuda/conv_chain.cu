@@ -8,7 +8,8 @@
 // stores them (KEEP), and multiplies them, its part of k, with the third's weights: partial sums of
 // all its filters, which go to the blocks that own them. Within a block WN warps lie side by side
 // and WK share k; their sums meet in shared memory. All weights are there at once, and on the way
-// before the kernels in front are through.
+// before the kernels in front are through: one more warp asks for them, because who asks for bulk
+// copies waits until most of them are done.
 //
 // x [N, IH, IW, LDX] NHWC; weights as conv_im2col.cu has them, ends as conv_epilogue.cuh; mid [N, OH,
 // OW, LDM] is what the second leaves, res like mid with LDR, y [N, OH, OW, LDY]. What is multiplied
@@ -164,13 +165,16 @@ __device__ __forceinline__ void add_up(const End* ends, const From& from, const 
   }
 }
 
+// A barrier of the warps that multiply.
+__device__ __forceinline__ void sync() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
+
 // The place of the tile's pixel `r` among all output pixels, or -1.
 __device__ __forceinline__ int pixel_of(u32 r, u32 image, u32 top, u32 left) {
   const u32 h = top + r / TILE_W, w = left + r % TILE_W;
   return r < TILE_H * TILE_W && h < OH && w < OW ? (int)((image * OH + h) * OW + w) : -1;
 }
 
-extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS, RESIDENT)
+extern "C" __global__ void CLUSTER_SHAPE __launch_bounds__(THREADS + 32 * BULK_WEIGHTS, RESIDENT)
 KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, const W* __restrict__ w2, const End* __restrict__ ends2,
        const W* __restrict__ w3, const End* __restrict__ ends3, Y* y, Mid2* mid, const R* res) {
   extern __shared__ __align__(128) u8 shared[];
@@ -183,24 +187,39 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
   // block's own part of k, which can be a part of each row in memory.
   constexpr int P3 = row_of(OWN2 * ELEMENT / 16);
 #if BULK_WEIGHTS
-  if (tid < 32) {
-    if (tid == 0) {
-      open_barriers();
-      expect(0, BLOCKS1 * OWN1 * 128);
-      expect(1, (BLOCKS2 * OWN2 + (P3 == 8 ? BLOCKS3 * OC_STORED : 0)) * 128);
+  const bool asks = tid >= THREADS;
+  if (tid == THREADS) {
+    open_barriers();
+    expect(0, BLOCKS1 * OWN1 * 128);
+    expect(1, (BLOCKS2 * OWN2 + (P3 == 8 ? BLOCKS3 * OC_STORED : 0)) * 128);
 #if SPLIT > 1
-      expect(2, (SPLIT - 1) * SLAB);
-      expect(3, (SPLIT - 1) * PARTIAL);
+    expect(2, (SPLIT - 1) * SLAB);
+    expect(3, (SPLIT - 1) * PARTIAL);
 #endif
-    }
-    __syncwarp();
-    for (u32 k = tid; k < BLOCKS1; k += 32)
-      copy_bulk(base + W1_AT + k * OWN1 * 128, w1 + ((u64)k * FILTERS1 + slice * OWN1) * (128 / ELEMENT), OWN1 * 128, 0);
-    __syncwarp();
   }
+  __syncthreads();
 #if SPLIT > 1
   cluster_arrive();  // waited for before a block sends to another
 #endif
+  if (asks) {
+    for (u32 k = lane; k < BLOCKS1; k += 32)
+      copy_bulk(base + W1_AT + k * OWN1 * 128, w1 + ((u64)k * FILTERS1 + slice * OWN1) * (128 / ELEMENT), OWN1 * 128, 0);
+    // The others' behind those and x, for which the first product waits.
+    wait_for(0);
+    for (u32 k = lane; k < BLOCKS2; k += 32)
+      copy_bulk(base + W2_AT + k * OWN2 * 128, w2 + ((u64)k * FILTERS2 + slice * OWN2) * (128 / ELEMENT), OWN2 * 128, 1);
+    if (P3 == 8)
+      for (u32 k = lane; k < BLOCKS3; k += 32)
+        copy_bulk(base + W3_AT + k * OC_STORED * 128, w3 + (u64)(slice * BLOCKS3 + k) * OC_STORED * (128 / ELEMENT), OC_STORED * 128, 1);
+    release_dependents();
+#if SPLIT > 1
+    __syncwarp();
+    cluster_wait();
+    cluster_arrive();
+    cluster_wait();
+#endif
+    return;
+  }
 #else
 #pragma unroll 4
   for (u32 i = tid; i < BLOCKS1 * OWN1 * 8; i += THREADS) copy16(base + W1_AT + i * 16, w1 + i * PIECE, true);
@@ -263,17 +282,8 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 #endif
   asm volatile("cp.async.commit_group;");
 #if BULK_WEIGHTS
-  // Behind x, for which the first one's weights are enough.
-  if (tid < 32) {
-    for (u32 k = tid; k < BLOCKS2; k += 32)
-      copy_bulk(base + W2_AT + k * OWN2 * 128, w2 + ((u64)k * FILTERS2 + slice * OWN2) * (128 / ELEMENT), OWN2 * 128, 1);
-    if (P3 == 8)
-      for (u32 k = tid; k < BLOCKS3; k += 32)
-        copy_bulk(base + W3_AT + k * OC_STORED * 128, w3 + (u64)(slice * BLOCKS3 + k) * OC_STORED * (128 / ELEMENT), OC_STORED * 128, 1);
-    __syncwarp();
-  }
   asm volatile("cp.async.wait_group 0;");
-  __syncthreads();
+  sync();
   wait_for(0);
 #else
 #pragma unroll 4
@@ -281,7 +291,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
   copy_third();
   asm volatile("cp.async.commit_group;");
   asm volatile("cp.async.wait_group 1;");
-  __syncthreads();
+  sync();
 #endif
 
   auto nothing = [](u32, u32) { return Pack<R, 4>{}; };
@@ -307,10 +317,10 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
     };
     Sum sums[WM / 16][UNITS][4];
     product<X_KIND, STEPS1, WK1, 8>(sums, at_a, base + W1_AT, OWN1, wn * UNITS, wk);
-    __syncthreads();
+    sync();
     store_sums<OWN1>(parts + wk * BM * OWN1, sums, wr * WM, wn * UNITS, OWN1 / 8);
   }
-  __syncthreads();
+  sync();
   add_up<OWN1, WK1>(
       shared_ends1, [&](u32 z, u32 r, u32 c) { return parts + z * BM * OWN1 + sum_at<OWN1>(r, c); }, nothing,
       [&](u32 r, u32 c, Sum (&v)[4], const Pack<End, 4>& end, const Pack<R, 4>&) {
@@ -329,7 +339,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 #if !BULK_WEIGHTS
   asm volatile("cp.async.wait_group 0;");
 #endif
-  __syncthreads();
+  sync();
 #if SPLIT > 1
   if (tid < SPLIT && tid != slice) send(base + MID1_AT + slice * SLAB, base + MID1_AT + slice * SLAB, SLAB, 2, tid);
   __syncwarp();
@@ -350,7 +360,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
     product<M1_KIND, STEPS2, WK2, 8>(sums, at_a, base + W2_AT, OWN2, wn * UNITS, wk);
     store_sums<OWN2>(parts + wk * BM * OWN2, sums, wr * WM, wn * UNITS, OWN2 / 8);
   }
-  __syncthreads();
+  sync();
   add_up<OWN2, WK2>(
       shared_ends2, [&](u32 z, u32 r, u32 c) { return parts + z * BM * OWN2 + sum_at<OWN2>(r, c); },
       [&](u32 r, u32 c) { return RESIDUAL ? load_pack<R, 4>((const R*)(shared + RESIDUAL_AT + r * RESIDUAL_PITCH) + c) : Pack<R, 4>{}; },
@@ -368,7 +378,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
         const int m = KEEP ? pixel_of(r, image, top, left) : -1;
         if (m >= 0) store_pack((u32*)(mid + (u64)m * LDM + slice * OWN2 + c), out);
       });
-  __syncthreads();
+  sync();
 
   // The third: a block's part of k, of all filters.
   Sum* outgoing = (Sum*)(shared + OUT_AT);
@@ -382,7 +392,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
 #if SPLIT > 1
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
-  __syncthreads();
+  sync();
 #if SPLIT > 1
   if (tid < SPLIT && tid != slice) send(base + IN_AT + slice * PARTIAL, base + OUT_AT + tid * PARTIAL, PARTIAL, 3, tid);
   __syncwarp();

@@ -244,7 +244,8 @@ impl ConvChainLayer {
             label: format!("chain {h}x{w}px {} c{} w{wr}x{wc}", t.bm, t.split),
             source: d.source(&[NUMBERS, exact, mma, FRAGMENTS, JOINED, CHAIN]),
             grid: [t.split as u32, self.tiles(t) as u32, 1],
-            block: (wr * wc * 32) as u32,
+            // And the warp that asks for weights.
+            block: ((wr * wc + usize::from(target.sm >= 90)) * 32) as u32,
             shared: at.all as u32,
             specific: false,
             arguments,
