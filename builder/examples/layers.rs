@@ -9,8 +9,8 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::path::Path;
 
-use tobiuo_builder::cuda::lower::lower;
 use tobiuo_builder::cuda::joins::layers_and_joins;
+use tobiuo_builder::cuda::lower::lower;
 use tobiuo_builder::import::{ImportOptions, import};
 use tobiuo_builder::passes::{PassOptions, optimise};
 use tobiuo_engine::Precision;
