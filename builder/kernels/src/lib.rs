@@ -115,7 +115,7 @@ pub const ENTRY: &str = "KERNEL";
 pub enum Layer {
     Conv(ConvLayer),
     ConvPair(ConvPairLayer),
-    ConvChain(ConvChainLayer),
+    ConvChain(Box<ConvChainLayer>),
     Depthwise(DepthwiseLayer),
     GeneralConv(GeneralConvLayer),
     IntegerConv(IntegerConvLayer),
@@ -162,7 +162,7 @@ impl Layer {
         match self {
             Layer::Conv(l) => l,
             Layer::ConvPair(l) => l,
-            Layer::ConvChain(l) => l,
+            Layer::ConvChain(l) => &**l,
             Layer::Depthwise(l) => l,
             Layer::GeneralConv(l) => l,
             Layer::IntegerConv(l) => l,

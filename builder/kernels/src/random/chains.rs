@@ -105,7 +105,7 @@ fn chain(random: &mut Random, integer: bool) -> Layer {
         if let Some(layer) = ConvChainLayer::new(&one, &two, &three, random.once_in(2))
             && work <= MOST_WORK
         {
-            let layer = Layer::ConvChain(layer);
+            let layer = Layer::ConvChain(Box::new(layer));
             if !layer.candidates(&orin).is_empty() {
                 return layer;
             }

@@ -81,7 +81,11 @@ pub fn possible(lowering: &Lowering) -> Vec<Join> {
         for &(_, c) in neighbours.iter().filter(|n| n.0 == b && !keep) {
             let keep = kept(lowering, b, c);
             if let Some(layer) = ConvChainLayer::new(conv(a), conv(b), conv(c), keep) {
-                out.push(Join { members: vec![a, b, c], layer: Layer::ConvChain(layer), keep });
+                out.push(Join {
+                    members: vec![a, b, c],
+                    layer: Layer::ConvChain(Box::new(layer)),
+                    keep,
+                });
             }
         }
     }
