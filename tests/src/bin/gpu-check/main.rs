@@ -41,7 +41,8 @@ usage: gpu-check [OPTIONS] [MODEL.onnx ...]
   --families A,B        only these families
   --precision A,B       how models are lowered: fp32, tf32, fp16 (default fp16)
   --candidates CHOICE   of each layer: all, tried (by a build of default
-                        effort), first:N, sample:N (default all)
+                        effort), first:N, sample:N, or part:I/N, a share of
+                        them all (default all)
   --random-candidates CHOICE   of each random layer (default: as --candidates)
   --targets A,B         native; or 87, 80, ...: PTX made for that GPU, assembled by the driver
                         for this one (default native)
@@ -117,8 +118,9 @@ fn parse() -> Result<Options, Box<dyn Error>> {
             other => return Err(other.unexpected().into()),
         };
         let mut text = || parser.value()?.string();
-        let choice =
-            |t: &str| Choice::parse(t).ok_or(format!("{t}: all, tried, first:N or sample:N"));
+        let choice = |t: &str| {
+            Choice::parse(t).ok_or(format!("{t}: all, tried, first:N, sample:N or part:I/N"))
+        };
         match name.as_str() {
             "layers" => o.files.push(text()?.into()),
             "random" => o.random = text()?.parse()?,

@@ -15,12 +15,14 @@ pub enum Choice {
     First(usize),
     /// Some at random.
     Sample(usize),
+    /// Every so many-th from one on: `Part(I, N)` of all I < N are all.
+    Part(usize, usize),
     /// Those that a build tries with default effort.
     Tried,
 }
 
 impl Choice {
-    /// `all`, `tried`, `first:N` or `sample:N`.
+    /// `all`, `tried`, `first:N`, `sample:N` or `part:I/N`.
     pub fn parse(text: &str) -> Option<Choice> {
         let count = |n: &str| n.parse().ok().filter(|&n: &usize| n > 0);
         match text.split_once(':') {
@@ -28,6 +30,11 @@ impl Choice {
             None if text == "tried" => Some(Choice::Tried),
             Some(("first", n)) => count(n).map(Choice::First),
             Some(("sample", n)) => count(n).map(Choice::Sample),
+            Some(("part", t)) => {
+                let (i, n) = t.split_once('/')?;
+                let (i, n) = (i.parse().ok()?, count(n)?);
+                (i < n).then_some(Choice::Part(i, n))
+            }
             _ => None,
         }
     }
@@ -39,6 +46,7 @@ impl Choice {
             // Those tried depend on more than their number.
             Choice::All | Choice::Tried => {}
             Choice::First(n) => all.truncate(n),
+            Choice::Part(i, n) => all.retain(|number| number % n == i),
             Choice::Sample(n) => {
                 let mut random = Random::new(seed ^ 0x5a3b_1e00);
                 for i in (1..all.len()).rev() {
@@ -151,6 +159,8 @@ mod tests {
         assert_eq!(Choice::parse("sample:0"), None);
         assert_eq!(Choice::parse("some"), None);
         assert_eq!(Choice::First(2).of(9, 1), [0, 1]);
+        assert_eq!(Choice::parse("part:3/3"), None);
+        assert_eq!(Choice::parse("part:2/4").map(|c| c.of(9, 1)), Some(vec![2, 6]));
         let sample = Choice::Sample(4).of(9, 1);
         assert_eq!(sample.len(), 4);
         assert!(sample.is_sorted() && sample.iter().all(|&i| i < 9));
