@@ -1,5 +1,5 @@
-//! The layers that models are lowered to, and pairs of them that may be joined, each distinct one once, as lines of JSON: what the
-//! kernels' compile checks and `gpu-check --layers` read.
+//! The layers that models are lowered to, and those of them that may be joined as one, each distinct
+//! one once, as lines of JSON: what the kernels' compile checks and `gpu-check --layers` read.
 //!
 //! usage: layers fp32|tf32|fp16 MODEL.onnx ...
 //!
