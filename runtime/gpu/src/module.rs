@@ -40,6 +40,8 @@ unsafe impl Sync for Function {}
 const MAX_DYNAMIC_SHARED: c_int = 8;
 const REQUIRED_CLUSTER: [c_int; 3] = [11, 12, 13];
 const NON_PORTABLE_CLUSTER: c_int = 14;
+/// Compute capability 9.0 brought clusters; its drivers know the attributes.
+const FIRST_WITH_CLUSTERS: (u32, u32) = (9, 0);
 /// Blocks of a cluster that every GPU with clusters takes.
 const PORTABLE_CLUSTER: u32 = 8;
 const ATTRIBUTE_LOCAL_BYTES: c_int = 3;
@@ -139,15 +141,20 @@ impl Function {
     /// that the kernel was compiled for.
     pub fn prepare(&self, shared: u32) -> Result<(), GpuError> {
         self.allow_shared(shared)?;
-        // Drivers before clusters do not know these.
-        let blocks = REQUIRED_CLUSTER.map(|side| self.attribute(side).unwrap_or(0).max(1));
-        if blocks.iter().product::<u32>() <= PORTABLE_CLUSTER {
+        if self.module.inner.context.device().compute < FIRST_WITH_CLUSTERS {
+            return Ok(());
+        }
+        let mut blocks = 1;
+        for side in REQUIRED_CLUSTER {
+            blocks *= self.attribute(side)?.max(1);
+        }
+        if blocks <= PORTABLE_CLUSTER {
             return Ok(());
         }
         let api = self.module.inner.context.enter()?;
         // SAFETY: the handle is alive.
         let status = unsafe { (api.func_set_attribute)(self.handle, NON_PORTABLE_CLUSTER, 1) };
-        api.check(status, &format!("asking for clusters of {blocks:?} blocks"))
+        api.check(status, &format!("asking for clusters of {blocks} blocks"))
     }
 
     fn attribute(&self, which: c_int) -> Result<u32, GpuError> {
