@@ -3,8 +3,8 @@
 use tobiuo_tensor::DType;
 
 use super::layers::{MOST_WORK, Window};
-use super::{Memory, Random, integers, pairs};
-use crate::{ConvChainLayer, ConvLayer, Layer, Numbers, Target};
+use super::{Memory, Random, pairs};
+use crate::{ConvChainLayer, ConvLayer, Layer, Numbers};
 
 /// A chain that kernels of every GPU with tensor cores can compute: of f16, or of integers.
 fn chain(random: &mut Random, integer: bool) -> Layer {
@@ -20,26 +20,13 @@ fn chain(random: &mut Random, integer: bool) -> Layer {
         let filters = random.from_to(1, 5) * 8 * split;
         // Some filters are only stored.
         let filters = filters - random.pick(&[0, 0, 1, 7]);
-        let activation = |random: &mut Random| match integer {
-            true => integers::activation(random),
-            false => random.activation(),
-        };
-        let dtype = |random: &mut Random| match integer {
-            true => random.pick(&[DType::I8, DType::U8]),
-            false => DType::F16,
-        };
-        let numbers = |random: &mut Random, dtype| match dtype {
-            DType::F16 => Numbers::F16,
-            _ => integers::numbers(random, dtype, 2.0),
-        };
+        let activation = |random: &mut Random| pairs::activation(random, integer);
         let floats = |random: &mut Random, dtype| match random.once_in(3) {
             true => DType::F16,
             false => dtype,
         };
-        let pitch = |random: &mut Random, channels: usize| {
-            channels.next_multiple_of(wide) + random.pick(&[0, 0, 16, 48])
-        };
-        let [x, mid1, mid2, y, residual] = [(); 5].map(|()| dtype(random));
+        let pitch = |random: &mut Random, channels| pairs::pitch(random, channels, integer);
+        let [x, mid1, mid2, y, residual] = [(); 5].map(|()| pairs::dtype(random, integer));
         let (y, residual) = (floats(random, y), floats(random, residual));
         let one = ConvLayer {
             batch: w.batch,
@@ -60,7 +47,7 @@ fn chain(random: &mut Random, integer: bool) -> Layer {
             pooled: false,
             x,
             x_zero_point: 0,
-            y: numbers(random, mid1),
+            y: pairs::numbers(random, mid1),
             residual: Numbers::F16,
         };
         let two = ConvLayer {
@@ -79,8 +66,8 @@ fn chain(random: &mut Random, integer: bool) -> Layer {
             activation: activation(random),
             residual_last: random.once_in(4),
             x: mid1,
-            y: numbers(random, mid2),
-            residual: numbers(random, residual),
+            y: pairs::numbers(random, mid2),
+            residual: pairs::numbers(random, residual),
             ..one.clone()
         };
         let three = ConvLayer {
@@ -93,20 +80,17 @@ fn chain(random: &mut Random, integer: bool) -> Layer {
             activation: activation(random),
             residual_last: false,
             x: mid2,
-            y: numbers(random, y),
+            y: pairs::numbers(random, y),
             residual: Numbers::F16,
             ..two.clone()
         };
-        // It fits into the shared memory of the smallest GPU with tensor cores that engines are
-        // made for.
-        let orin = Target::of_sm(87).expect("it is known");
         let pixels = w.macs(1) / (w.kernel[0] * w.kernel[1]);
         let work = w.macs(input * first) + pixels * (first * second + second * filters);
         if let Some(layer) = ConvChainLayer::new(&one, &two, &three, random.once_in(2))
             && work <= MOST_WORK
         {
             let layer = Layer::ConvChain(Box::new(layer));
-            if !layer.candidates(&orin).is_empty() {
+            if pairs::fits_everywhere(&layer) {
                 return layer;
             }
         }

@@ -1,10 +1,44 @@
 //! Two convolutions in one kernel.
 
+use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
 use super::layers::{MOST_WORK, Window};
 use super::{Memory, Random, integers, layers};
 use crate::{ConvLayer, ConvPairLayer, Extents, Layer, Numbers, Target};
+
+/// What is multiplied: f16, or integers of either sign.
+pub(super) fn dtype(random: &mut Random, integer: bool) -> DType {
+    match integer {
+        true => random.pick(&[DType::I8, DType::U8]),
+        false => DType::F16,
+    }
+}
+
+pub(super) fn numbers(random: &mut Random, dtype: DType) -> Numbers {
+    match dtype {
+        DType::F16 => Numbers::F16,
+        _ => integers::numbers(random, dtype, 2.0),
+    }
+}
+
+pub(super) fn activation(random: &mut Random, integer: bool) -> Option<Activation> {
+    match integer {
+        true => integers::activation(random),
+        false => random.activation(),
+    }
+}
+
+/// Elements from pixel to pixel, some beside the channels at times.
+pub(super) fn pitch(random: &mut Random, channels: usize, integer: bool) -> usize {
+    channels.next_multiple_of(if integer { 16 } else { 8 }) + random.pick(&[0, 0, 16, 48])
+}
+
+/// It fits into the shared memory of the smallest GPU with tensor cores that engines are made for.
+pub(super) fn fits_everywhere(layer: &Layer) -> bool {
+    let orin = Target::of_sm(87).expect("it is known");
+    !layer.candidates(&orin).is_empty()
+}
 
 /// A pair that kernels of every GPU with tensor cores can compute: of f16, or of integers.
 fn pair(random: &mut Random, integer: bool) -> Layer {
@@ -19,24 +53,12 @@ fn pair(random: &mut Random, integer: bool) -> Layer {
         }
         // Some filters are only stored.
         let filters = filters - random.pick(&[0, 0, 1, 7]);
-        let dtype = |random: &mut Random| match integer {
-            true => random.pick(&[DType::I8, DType::U8]),
-            false => DType::F16,
-        };
-        let numbers = |random: &mut Random, dtype| match dtype {
-            DType::F16 => Numbers::F16,
-            _ => integers::numbers(random, dtype, 2.0),
-        };
-        let activation = |random: &mut Random| match integer {
-            true => integers::activation(random),
-            false => random.activation(),
-        };
+        let dtype = |random: &mut Random| dtype(random, integer);
+        let activation = |random: &mut Random| activation(random, integer);
+        let pitch = |random: &mut Random, channels| pitch(random, channels, integer);
         let mid = dtype(random);
         let y = if random.once_in(3) { DType::F16 } else { dtype(random) };
         let residual = if random.once_in(3) { DType::F16 } else { dtype(random) };
-        let pitch = |random: &mut Random, channels: usize| {
-            channels.next_multiple_of(wide) + random.pick(&[0, 0, 16, 48])
-        };
         let first = ConvLayer {
             batch: w.batch,
             input: w.input,
@@ -79,16 +101,13 @@ fn pair(random: &mut Random, integer: bool) -> Layer {
             residual: Numbers::F16,
             ..first.clone()
         };
-        // It fits into the shared memory of the smallest GPU with tensor cores that engines are
-        // made for.
-        let orin = Target::of_sm(87).expect("it is known");
         let work =
             w.macs(input * between) + w.macs(between * filters) / (w.kernel[0] * w.kernel[1]);
         if let Some(pair) = ConvPairLayer::new(&first, &second, random.once_in(2))
             && work <= MOST_WORK
         {
             let layer = Layer::ConvPair(pair);
-            if !layer.candidates(&orin).is_empty() {
+            if fits_everywhere(&layer) {
                 return layer;
             }
         }
