@@ -59,6 +59,16 @@ pub struct Lowered {
     pub flops: u64,
 }
 
+impl Lowered {
+    /// The views among the operands.
+    pub fn views(&self) -> impl Iterator<Item = &View> {
+        self.operands.iter().filter_map(|operand| match operand {
+            Operand::View(view) => Some(view),
+            Operand::Constant(_) => None,
+        })
+    }
+}
+
 /// A buffer of the lowering.
 #[derive(Clone, Debug)]
 pub struct Buffer {

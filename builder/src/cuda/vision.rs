@@ -135,11 +135,7 @@ impl Context<'_> {
     fn users(&self, of: &View) -> Vec<usize> {
         let touches = |&i: &usize| {
             let layer = &self.lowering.layers[i];
-            let operands = layer.operands.iter().filter_map(|o| match o {
-                Operand::View(view) => Some(view),
-                Operand::Constant(_) => None,
-            });
-            operands.chain(&layer.outputs).any(|v| v.buffer == of.buffer)
+            layer.views().chain(&layer.outputs).any(|v| v.buffer == of.buffer)
         };
         (0..self.lowering.layers.len()).filter(touches).collect()
     }

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 
 use tobiuo_kernels::{ConvChainLayer, ConvLayer, ConvPairLayer, Layer};
 
-use super::lower::{Lowered, Lowering, Operand};
-use super::view::{BufferId, View};
+use super::lower::{Lowered, Lowering};
+use super::view::BufferId;
 pub use tune::tune;
 
 /// Layers of a lowering that can be one.
@@ -25,13 +25,6 @@ pub struct Join {
 /// The names of layers that are joined, as records hold them.
 pub type Names = Vec<String>;
 
-fn view(operand: &Operand) -> Option<&View> {
-    match operand {
-        Operand::View(view) => Some(view),
-        Operand::Constant(_) => None,
-    }
-}
-
 /// A layer that is a convolution.
 fn conv(layer: &Lowered) -> Option<&ConvLayer> {
     match &layer.layer {
@@ -44,7 +37,7 @@ fn conv(layer: &Lowered) -> Option<&ConvLayer> {
 fn kept(lowering: &Lowering, first: usize, second: usize) -> bool {
     let made = lowering.layers[first].outputs[0].buffer;
     let others = lowering.layers.iter().enumerate().filter(|&(i, _)| i != second);
-    let read = others.flat_map(|(_, l)| l.operands.iter().filter_map(view));
+    let read = others.flat_map(|(_, l)| l.views());
     read.chain(&lowering.outputs).any(|view| view.buffer == made)
 }
 
@@ -54,7 +47,7 @@ fn neighbours(lowering: &Lowering) -> Vec<(usize, usize)> {
     for (first, a) in lowering.layers.iter().enumerate().filter(|(_, l)| conv(l).is_some()) {
         let made = &a.outputs[0];
         for (second, b) in lowering.layers.iter().enumerate().skip(first + 1) {
-            let mut read = b.operands.iter().filter_map(view);
+            let mut read = b.views();
             let (Some(_), Some(x)) = (conv(b), read.next()) else { continue };
             let same = (x.buffer, x.offset, &x.strides, &x.shape)
                 == (made.buffer, made.offset, &made.strides, &made.shape);

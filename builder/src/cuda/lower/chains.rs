@@ -7,7 +7,7 @@ use tobiuo_kernels::{Layer, MapArgument, MapLayer, Strided};
 use tobiuo_tensor::DType;
 
 use super::{Lowered, Lowering, Operand};
-use crate::cuda::view::{BufferId, View};
+use crate::cuda::view::BufferId;
 
 /// Operands that a joined layer has at most: a kernel takes 16 arguments, and each operand costs
 /// registers.
@@ -48,7 +48,7 @@ impl Traffic {
         let mut traffic = Traffic { readers: HashMap::new(), writers: HashMap::new() };
         for (i, layer) in layers.iter().enumerate() {
             let Some(layer) = layer else { continue };
-            for view in views(layer) {
+            for view in layer.views() {
                 traffic.readers.entry(view.buffer).or_default().insert(i);
             }
             for view in &layer.outputs {
@@ -77,13 +77,6 @@ impl Traffic {
     }
 }
 
-fn views(layer: &Lowered) -> impl Iterator<Item = &View> {
-    layer.operands.iter().filter_map(|operand| match operand {
-        Operand::View(view) => Some(view),
-        Operand::Constant(_) => None,
-    })
-}
-
 /// A layer joined with one whose result it reads: that one's number, the buffer between them.
 fn joined_with_one_before(
     layer: &Lowered,
@@ -92,7 +85,7 @@ fn joined_with_one_before(
     traffic: &Traffic,
     bound: &HashSet<BufferId>,
 ) -> Option<(usize, BufferId, Lowered)> {
-    views(layer).map(|view| view.buffer).find_map(|buffer| {
+    layer.views().map(|view| view.buffer).find_map(|buffer| {
         let before = traffic.between(buffer, number).filter(|_| !bound.contains(&buffer))?;
         let joined = joined(layers[before].as_ref()?, layer, buffer)?;
         Some((before, buffer, joined))
