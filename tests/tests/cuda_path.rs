@@ -349,7 +349,7 @@ fn fail_each(name: &str, body: fn(), mut places: impl FnMut(u64) -> BTreeSet<u64
 fn every_call_may_fail() {
     let every = |calls| (1..=calls).collect();
     let Some(ends) = fail_each("every_call_may_fail", untimed, every) else { return };
-    assert!(ends.failed > 1000, "{}", ends.failed);
+    assert!(ends.failed > 850, "{}", ends.failed);
 }
 
 /// The same with kernels that are timed. Most calls are made for each of them alike: the first,

@@ -1,6 +1,7 @@
 // A network's first convolution: 4 stored channels, kernels up to 4 x 4, few filters.
 //
-// x [N, IH, IW, 4] NHWC f16, w and bias as conv_im2col.cu's, y [N, OH, OW, LDY]. A block copies the
+// x [N, IH, IW, 4] NHWC f16, or with PLANES floats as they were given, PLANE_CHANNELS of them, X_STEP_*
+// apart along N, C, H and W; w and bias as conv_im2col.cu's, y [N, OH, OW, LDY]. A block copies the
 // patch under TILE_H x TILE_W output pixels into shared memory; one kernel row of a pixel is 16
 // halves there that follow one another (4 pixels of 4 channels), so mma.sync m16n8k16 takes one
 // kernel row a step, straight from the patch, with no im2col matrix anywhere. All weights stay
@@ -12,6 +13,7 @@ typedef Numbers<Y_KIND>::Type Y;
 #define TAPS_ROW (KW * 4)
 #define PATCH_H ((TILE_H - 1) * SH + (KH - 1) * DH + 1)
 #define PATCH_W ((TILE_W - 1) * SW + 4)
+#define PATCH (PATCH_H * PATCH_W)
 #define N_TILES (OC_STORED / 8)
 // Rows of 16 pixels that a warp computes at once.
 #define TOGETHER (POOLED ? 2 : 1)
@@ -20,6 +22,15 @@ typedef Numbers<Y_KIND>::Type Y;
 #define STORED (POOLED ? 8 : 16)
 #define WARPS (THREADS / 32)
 #define OUT_PITCH (OC_STORED + 16 / (int)sizeof(Y))
+#if PLANES
+typedef Numbers<PLANE_KIND>::Type X;
+// Pixels that a thread brings into the patch, and how many of them it asks for before the first is there.
+#define EACH ((PATCH + THREADS - 1) / THREADS)
+#define ROUNDS ((EACH + 11) / 12)
+#define ASKED ((EACH + ROUNDS - 1) / ROUNDS)
+#else
+typedef f16 X;
+#endif
 // Two results side by side, in 32 bits, or in the lower 16.
 #if IS_INTEGER(Y_KIND)
 typedef u16 Pair;
@@ -31,9 +42,9 @@ typedef u32 Pair;
 __device__ __forceinline__ u32 stored2(float p, float q) { return pack_f16(p, q); }
 #endif
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, Y* y) {
-  __shared__ __align__(16) uint2 patch[PATCH_H * PATCH_W];
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+KERNEL(const X* x, const f16* __restrict__ w, const float* __restrict__ bias, Y* y) {
+  __shared__ __align__(16) uint2 patch[PATCH];
   __shared__ __align__(16) Y out[WARPS][STORED * OUT_PITCH];
   release_dependents();
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, row = lane / 4, pair = lane % 4;
@@ -59,8 +70,29 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
       bias_of[j][q] = f < OC ? early(bias + f) : 0.0f;
     }
   wait_for_producers();
+#if PLANES
+  x += X_OFFSET + image * X_STEP_N;
+#pragma unroll
+  for (int first = 0; first < EACH; first += ASKED) {
+    X given[ASKED][4] = {};
+#pragma unroll
+    for (int u = 0; u < ASKED; u++) {
+      const u32 i = tid + (first + u) * THREADS;
+      const int ih = oy0 * SH - PT + (int)(i / PATCH_W), iw = ox0 * SW - PL + (int)(i % PATCH_W);
+      if (i < PATCH && (u32)ih < IH && (u32)iw < IW)
+#pragma unroll
+        for (int c = 0; c < PLANE_CHANNELS; c++) given[u][c] = x[ih * X_STEP_H + iw * X_STEP_W + c * X_STEP_C];
+    }
+#pragma unroll
+    for (int u = 0; u < ASKED; u++) {
+      const u32 i = tid + (first + u) * THREADS;
+      auto pair = [&](int c) { return pack_f16(number(given[u][c]), number(given[u][c + 1])); };
+      if (i < PATCH) patch[i] = make_uint2(pair(0), pair(2));
+    }
+  }
+#else
   const u32 at = (u32)__cvta_generic_to_shared(patch);
-  for (int i = tid; i < PATCH_H * PATCH_W; i += THREADS) {
+  for (int i = tid; i < PATCH; i += THREADS) {
     int ih = oy0 * SH - PT + i / PATCH_W, iw = ox0 * SW - PL + i % PATCH_W;
     bool in = ih >= 0 && ih < IH && iw >= 0 && iw < IW;
     int bytes = in ? 8 : 0;
@@ -68,6 +100,7 @@ KERNEL(const f16* x, const f16* __restrict__ w, const float* __restrict__ bias, 
     asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(at + i * 8), "l"(from), "r"(bytes));
   }
   asm volatile("cp.async.commit_group; cp.async.wait_group 0;");
+#endif
   __syncthreads();
 
   // Results of 16 pixels of a row.

@@ -1,7 +1,8 @@
 // Convolution of any kind as an implicit GEMM over tile.cuh: groups, kernels of any size,
 // transposed, weights that are constants or values; f32, TF32 or f16.
 //
-// x [BATCH, IH, IW, LDX], group g's channels from g*CG on; y [BATCH, OH, OW, LDY], group g's
+// x's elements X_STEP_* apart along N, C, H and W, group g's channels from g*CG on; with PLANES floats
+// as they were given, PLANE_CHANNELS of them, the other channels being zero. y [BATCH, OH, OW, LDY], group g's
 // FILTERS from g*FILTERS on, FILTERS_STORED written in all; res like y with LDR; bias
 // [GROUPS*FILTERS] f32. w [GROUPS, KH*KW*CG, LDW], or with W_BY_ROW the tensor core
 // convolutions' (`weight_at`, LDW rows; one group). GEMM: M = pixels, N = a group's filters, K = taps * CG.
@@ -39,11 +40,17 @@ struct Taps {
   int first_row, first_column, rows, columns;
 };
 
+#if PLANES
+typedef Numbers<PLANE_KIND>::Type X;
+#else
+typedef T X;
+#endif
+
 // A tile of pixels and depth.
 struct Pixels {
   static constexpr int CHUNKS = BK / VEC, APART = THREADS / CHUNKS, EACH = (BM + APART - 1) / APART;
   static_assert(THREADS % CHUNKS == 0, "a thread keeps its column");
-  const T* x;
+  const X* x;
   Taps taps;
   int base[EACH], top[EACH], left[EACH];
   Piece<VEC> held[EACH];
@@ -57,12 +64,20 @@ struct Pixels {
   __device__ __forceinline__ void start(S* to, int step, int end) {
     int k = step * BK + (int)threadIdx.x % CHUNKS * VEC, c = k % CG, tap = k / CG;
     int across = TRANSPOSED ? max(taps.columns, 1) : KW, r = tap / across, s = tap % across;
-    int down = r * ROW_STEP, right = s * COLUMN_STEP, offset = (down * IW + right) * LDX + c;
+    int down = r * ROW_STEP, right = s * COLUMN_STEP, offset = down * X_STEP_H + right * X_STEP_W + c * X_STEP_C;
     bool in = step < end && k < (TRANSPOSED ? taps.rows * taps.columns * CG : KH * KW * CG);
 #pragma unroll
     for (int u = 0; u < EACH; u++) {
       bool valid = in && (u32)(top[u] + down) < IH && (u32)(left[u] + right) < IW;
+#if PLANES
+#pragma unroll
+      for (int q = 0; q < VEC; q++) {
+        bool there = valid && mine(u) && c + q < PLANE_CHANNELS;
+        held[u].elements[q] = there ? to_f16(number(x[base[u] + offset + q * X_STEP_C])) : (T)0;
+      }
+#else
       if (mine(u)) fetch<VEC>(place(to, u), x + (valid ? base[u] + offset : 0), valid, held[u]);
+#endif
     }
   }
   __device__ __forceinline__ void finish(S* to) {
@@ -147,7 +162,7 @@ __device__ __forceinline__ Y stored(float v) {
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-KERNEL(const T* x, const T* FIXED w, const float* FIXED bias, Y* y, const R* res, float* partial, int* tickets) {
+KERNEL(const X* x, const T* FIXED w, const float* FIXED bias, Y* y, const R* res, float* partial, int* tickets) {
   extern __shared__ __align__(16) u8 shared[];
   S* memory = (S*)shared;
   int block = blockIdx.x;
@@ -169,7 +184,7 @@ KERNEL(const T* x, const T* FIXED w, const float* FIXED bias, Y* y, const R* res
   const int begin = part * STEPS_PER_SPLIT, end = SPLIT > 1 ? min(steps, begin + STEPS_PER_SPLIT) : steps;
 
   Pixels pixels;
-  pixels.x = x + group * CG;
+  pixels.x = x + group * CG * X_STEP_C;
   pixels.taps = taps;
 #pragma unroll
   for (int u = 0; u < Pixels::EACH; u++) {
@@ -186,7 +201,7 @@ KERNEL(const T* x, const T* FIXED w, const float* FIXED bias, Y* y, const R* res
 #else
     int top = row * SH - PT, left = column * SW - PL;
 #endif
-    pixels.base[u] = ((image * IH + top) * IW + left) * LDX;
+    pixels.base[u] = X_OFFSET + image * X_STEP_N + top * X_STEP_H + left * X_STEP_W;
     pixels.top[u] = m < M_TOTAL && pixels.mine(u) ? top : -LARGE;
     pixels.left[u] = left;
   }

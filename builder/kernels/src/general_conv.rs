@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
+use super::conv::planes::{self, Planes};
 use super::defines::{Defines, ceil_div};
 use super::depthwise::VECTOR;
 use super::numbers::{NUMBERS, Numbers};
@@ -139,7 +140,7 @@ impl Family for GeneralConvLayer {
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let own = Numbers::float(self.dtype);
         let ends = Stored { y: own, residual: own, pooled: false };
-        self.ordered_candidates(WeightOrder::DepthFirst, ends, target)
+        self.ordered_candidates(WeightOrder::DepthFirst, (None, ends), target)
     }
 
     fn extents(&self) -> Extents {
@@ -247,7 +248,7 @@ impl GeneralConvLayer {
     pub(super) fn ordered_candidates(
         &self,
         order: WeightOrder,
-        ends: Stored,
+        (planes, ends): (Option<&Planes>, Stored),
         target: &Target,
     ) -> Vec<Candidate> {
         let Some(mode) = Mode::of(self.dtype, self.tf32, target) else { return vec![] };
@@ -256,7 +257,8 @@ impl GeneralConvLayer {
         let through_async = target.sm >= 80
             && same_type
             && x_vector * self.dtype.size() >= 4
-            && order == WeightOrder::DepthFirst;
+            && order == WeightOrder::DepthFirst
+            && planes.is_none();
         let rows = Phases::of(self.kernel[0], self.strides[0], self.dilations[0], self.pads[0]);
         let columns = Phases::of(self.kernel[1], self.strides[1], self.dilations[1], self.pads[1]);
         let [oh, ow] = self.output;
@@ -303,7 +305,6 @@ impl GeneralConvLayer {
                 ("OW", ow),
                 ("GROUPS", self.groups),
                 ("CG", self.channels),
-                ("LDX", self.x_pitch),
                 ("FILTERS", self.filters),
                 ("FILTERS_TILED", work.columns),
                 ("FILTERS_STORED", self.filters_stored),
@@ -342,6 +343,7 @@ impl GeneralConvLayer {
             } else {
                 d.all(&[("ROW_STEP", self.dilations[0]), ("COLUMN_STEP", self.dilations[1])]);
             }
+            planes::define(planes, (self.input, self.x_pitch), &mut d);
             d.activation(self.activation);
             ends.y.define("Y", &mut d);
             ends.residual.define("R", &mut d);

@@ -33,6 +33,7 @@ fn convolution_of(zero: i32) {
         activation: Some(Activation::Relu),
         residual_last: false,
         pooled: false,
+        planes: None,
         x: DType::U8,
         x_zero_point: zero,
         y,

@@ -35,7 +35,7 @@ mod integer_tests;
 #[cfg(test)]
 mod tests;
 
-pub use conv::{ConvChainLayer, ConvLayer, ConvPairLayer};
+pub use conv::{ConvChainLayer, ConvLayer, ConvPairLayer, Planes};
 pub use depthwise::DepthwiseLayer;
 pub use gemv::GemvLayer;
 pub use general_conv::GeneralConvLayer;
@@ -114,7 +114,7 @@ pub const ENTRY: &str = "KERNEL";
 #[allow(missing_docs)]
 pub enum Layer {
     Conv(ConvLayer),
-    ConvPair(ConvPairLayer),
+    ConvPair(Box<ConvPairLayer>),
     ConvChain(Box<ConvChainLayer>),
     Depthwise(DepthwiseLayer),
     GeneralConv(GeneralConvLayer),
@@ -161,7 +161,7 @@ impl Layer {
     fn as_family(&self) -> &dyn Family {
         match self {
             Layer::Conv(l) => l,
-            Layer::ConvPair(l) => l,
+            Layer::ConvPair(l) => &**l,
             Layer::ConvChain(l) => &**l,
             Layer::Depthwise(l) => l,
             Layer::GeneralConv(l) => l,

@@ -84,6 +84,7 @@ fn convolution_with_everything() {
         activation: Some(Activation::LeakyRelu { alpha: 0.25 }),
         residual_last: false,
         pooled: false,
+        planes: None,
         x: DType::F16,
         x_zero_point: 0,
         y: Numbers::F16,

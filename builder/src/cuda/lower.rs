@@ -1,8 +1,9 @@
 //! Lowering: every node becomes a view or a layer over views.
 //!
 //! Pictures are `[N, H, W, C]` inside, channels padded to a multiple of 8 (the picture a first
-//! convolution reads: to 4); everything else is row-major. A value's buffer may be a part of a
-//! concatenation's: then its producer writes there and the Concat costs nothing.
+//! convolution reads: to 4, where it does not read the caller's floats as they are); everything else
+//! is row-major. A value's buffer may be a part of a concatenation's: then its producer writes there
+//! and the Concat costs nothing.
 
 mod chains;
 mod concat;
@@ -15,11 +16,12 @@ mod linear;
 mod movement;
 mod normalize;
 mod operands;
+mod planes;
 mod pools;
 mod reduce;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use tobiuo_engine::Precision;
@@ -93,6 +95,35 @@ pub struct Lowering {
     pub outputs: Vec<View>,
     /// Where each value of the graph is, for comparing layer by layer.
     pub values: Vec<(ValueId, View)>,
+}
+
+/// A layer joined with one in front of it, and that one's number; `None` where it stays.
+type Joined = fn(&Lowering, usize) -> Option<(usize, Lowered)>;
+
+impl Lowering {
+    /// Joins layers where `joined` does. The buffers that nothing touches any more are returned.
+    fn join(&mut self, joined: Joined) -> HashSet<BufferId> {
+        let mut gone = HashSet::new();
+        for second in 0..self.layers.len() {
+            let Some((first, layer)) = joined(self, second) else { continue };
+            gone.insert(self.layers[first].outputs[0].buffer);
+            self.layers[second] = layer;
+            // Its place is kept until all are done.
+            self.layers[first].outputs.clear();
+        }
+        self.layers.retain(|layer| !layer.outputs.is_empty());
+        gone
+    }
+
+    /// The layer in front of `second` that alone writes a buffer, where nobody else reads it.
+    fn only_maker(&self, second: usize, buffer: BufferId) -> Option<usize> {
+        let touches = |l: &Lowered| l.views().chain(&l.outputs).any(|v| v.buffer == buffer);
+        let mut around = (0..self.layers.len()).filter(|&i| touches(&self.layers[i]));
+        let (first, other) = (around.next()?, around.next()?);
+        let alone = other == second && around.next().is_none();
+        let port = self.inputs.iter().chain(&self.outputs).any(|v| v.buffer == buffer);
+        (alone && !port).then_some(first)
+    }
 }
 
 /// A node that the CUDA device has no kernel for.
@@ -195,7 +226,8 @@ pub fn lower(graph: &Graph, precision: Precision) -> Result<Lowering, LowerError
         }
     }
     let mut gone = chains::join(&mut l.out);
-    gone.extend(pools::join(&mut l.out));
+    gone.extend(l.out.join(pools::joined));
+    gone.extend(l.out.join(planes::joined));
     let mut values: Vec<_> = l.views.iter().map(|(&v, view)| (v, view.clone())).collect();
     values.retain(|(_, v)| v.buffer.constant().is_none() && !gone.contains(&v.buffer));
     values.sort_by_key(|(v, _)| *v);
@@ -385,6 +417,8 @@ mod chain_tests;
 mod integer_tests;
 #[cfg(test)]
 mod op_tests;
+#[cfg(test)]
+mod planes_tests;
 #[cfg(test)]
 mod pool_tests;
 #[cfg(test)]

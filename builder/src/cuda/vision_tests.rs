@@ -9,15 +9,16 @@ use crate::cuda::schedule::Schedule;
 use crate::graph::{Graph, ValueId};
 use crate::tactics::Tactic;
 
-fn conv(g: &mut Graph, name: &str, x: ValueId, filters: usize) -> ValueId {
+fn conv(g: &mut Graph, name: &str, x: ValueId, filters: usize, kernel: usize) -> ValueId {
     let channels = g.shape(x)[1];
-    let w = Tensor::f32([filters, channels, 1, 1], vec![0.5; filters * channels]);
+    let weights = vec![0.5; filters * channels * kernel * kernel];
+    let w = Tensor::f32([filters, channels, kernel, kernel], weights);
     let w = g.add_constant(&format!("{name}.w"), w);
     let b = g.add_constant(&format!("{name}.b"), Tensor::f32([filters], vec![0.0; filters]));
     let op = Op::Conv(Conv {
-        kernel: vec![1; 2],
+        kernel: vec![kernel; 2],
         strides: vec![1; 2],
-        pads: vec![0; 4],
+        pads: vec![kernel / 2; 4],
         dilations: vec![1; 2],
         groups: 1,
         activation: None,
@@ -26,16 +27,17 @@ fn conv(g: &mut Graph, name: &str, x: ValueId, filters: usize) -> ValueId {
     g.push1(name, op, &[x, w, b]).unwrap()
 }
 
-/// A detector of 3 classes on 16 x 16 pixels; with `both` the picture is an output too.
-fn detector(both: bool) -> Graph {
+/// A detector of 3 classes on 16 x 16 pixels, its first layer's window so large; with `both`
+/// another layer reads the picture too.
+fn detector(kernel: usize, both: bool) -> Graph {
     let mut g = Graph::new();
     let x = g.add_input("x", DType::F32, vec![1, 3, 16, 16]);
-    let a = conv(&mut g, "a", x, 16);
-    let y = conv(&mut g, "b", a, 7);
+    let a = conv(&mut g, "a", x, 16, kernel);
+    let y = conv(&mut g, "b", a, 7, 1);
     let y = g.push1("r", Op::Reshape { shape: vec![1, 7, 256] }, &[y]).unwrap();
     g.outputs.push(("y".into(), y));
     if both {
-        let again = conv(&mut g, "c", x, 5);
+        let again = conv(&mut g, "c", x, 5, kernel);
         g.outputs.push(("again".into(), again));
     }
     g
@@ -120,7 +122,7 @@ fn with_vision(graph: &Graph, precision: Precision) -> (Lowering, Assembled, Cud
 
 #[test]
 fn both_conversions_are_left_out() {
-    let (lowering, _, vision) = with_vision(&detector(false), Precision::Fp16);
+    let (lowering, _, vision) = with_vision(&detector(7, false), Precision::Fp16);
     let last = lowering.layers.len() - 1;
     assert_eq!(lowering.layers[0].op, "Copy");
     assert_eq!(vision.replaces, [0, last as u32]);
@@ -136,8 +138,17 @@ fn both_conversions_are_left_out() {
 }
 
 #[test]
+fn a_first_layer_that_reads_the_input_itself_finds_the_picture_there() {
+    let (lowering, _, vision) = with_vision(&detector(3, false), Precision::Fp16);
+    assert_eq!(lowering.layers[0].layer.family(), "conv_planes");
+    assert_eq!(vision.replaces, [lowering.layers.len() as u32 - 1]);
+    assert!(matches!(vision.picture, CudaArgument::Input { index: 0, offset: 0, .. }));
+    assert_eq!((vision.dtype, &vision.strides[..]), (DType::F32, &[256, 16, 1][..]));
+}
+
+#[test]
 fn a_picture_that_others_read_too_goes_into_the_input() {
-    let (_, _, vision) = with_vision(&detector(true), Precision::Fp16);
+    let (_, _, vision) = with_vision(&detector(7, true), Precision::Fp16);
     assert!(matches!(vision.picture, CudaArgument::Input { index: 0, offset: 0, .. }));
     assert_eq!((vision.dtype, vision.channels_stored), (DType::F32, 3));
     assert_eq!(vision.strides, [256, 16, 1]);
@@ -145,7 +156,7 @@ fn a_picture_that_others_read_too_goes_into_the_input() {
 
 #[test]
 fn what_the_kernels_do_not_take_is_left_to_the_host() {
-    let (lowering, a, _) = assembled(&detector(false), Precision::Fp16);
+    let (lowering, a, _) = assembled(&detector(7, false), Precision::Fp16);
     let Program::Cuda(program) = &a.plan.program else { panic!() };
     let settings = preprocess();
     let of = |task: &Task| {

@@ -1,36 +1,68 @@
 //! A first convolution over few channels: `cuda/conv_first.cu`.
 
-use super::ConvLayer;
 use super::candidate::{MMA, POOLED};
+use super::{ConvLayer, planes};
 use crate::defines::ceil_div;
 use crate::numbers::NUMBERS;
 use crate::{Argument, Candidate, Target};
 
 const FIRST: &str = include_str!("../../cuda/conv_first.cu");
 
+/// Bytes that a block may take without asking for more.
+const STATIC_SHARED: usize = 48 * 1024;
+
+/// Rows and columns of a tile of pixels, and threads.
+const SHAPES: [(usize, usize, usize); 9] = [
+    (2, 64, 128),
+    (4, 32, 128),
+    (4, 64, 128),
+    (4, 64, 256),
+    (8, 32, 128),
+    (8, 32, 256),
+    (8, 16, 128),
+    (2, 128, 128),
+    (2, 32, 64),
+];
+
 impl ConvLayer {
-    /// Candidates of `cuda/conv_first.cu`, where it can compute the layer.
-    pub(super) fn first_layer(&self, target: &Target) -> Vec<Candidate> {
-        let fits = self.channels == 4
+    /// True where `cuda/conv_first.cu` can compute the layer.
+    pub(super) fn is_first(&self) -> bool {
+        self.channels == 4
             && self.x_pitch == 4
             && self.kernel[0] <= 4
             && self.kernel[1] <= 4
             && self.dilations[1] == 1
             && self.filters_stored <= 64
             && self.residual_pitch.is_none()
-            && !self.integer();
-        if !fits {
+            && !self.integer()
+            && SHAPES.iter().any(|shape| self.shared_of(shape) <= STATIC_SHARED)
+    }
+
+    /// Bytes of shared memory that a tile takes.
+    fn shared_of(&self, &(h, w, threads): &(usize, usize, usize)) -> usize {
+        let rows = (h - 1) * self.strides[0] + (self.kernel[0] - 1) * self.dilations[0] + 1;
+        let columns = (w - 1) * self.strides[1] + 4;
+        let row = self.filters_stored * self.y.dtype.size() + 16;
+        rows * columns * 8 + threads / 32 * 16 * row
+    }
+
+    /// Candidates of `cuda/conv_first.cu`, where it can compute the layer.
+    pub(super) fn first_layer(&self, target: &Target) -> Vec<Candidate> {
+        if !self.is_first() {
             return Vec::new();
         }
         let [oh, ow] = self.output;
-        let bytes = 8 * self.batch * self.input[0] * self.input[1]
+        let pixel = self.planes.as_ref().map_or(8, |p| p.channels * p.x.dtype.size());
+        let bytes = pixel * self.batch * self.input[0] * self.input[1]
             + self.y.dtype.size() * self.filters_stored * self.stored_pixels();
+        let given = if self.planes.is_some() { " planes" } else { "" };
         let candidate = |(h, w, threads): (usize, usize, usize)| {
             let mut d = self.defines(target);
             d.all(&[("TILE_H", h), ("TILE_W", w), ("THREADS", threads)]);
+            planes::define(self.planes.as_deref(), (self.input, self.x_pitch), &mut d);
             let grid = [ceil_div(ow, w) as u32, ceil_div(oh, h) as u32, self.batch as u32];
             Candidate {
-                label: format!("first {h}x{w} t{threads}"),
+                label: format!("first {h}x{w} t{threads}{given}"),
                 source: d.source(&[NUMBERS, POOLED, MMA, FIRST]),
                 grid,
                 block: threads as u32,
@@ -47,22 +79,7 @@ impl ConvLayer {
                 predicted_us: 1.8 + 1.5 * bytes as f64 / (target.bandwidth_gbs * 1e3),
             }
         };
-        let shapes = [
-            (2, 64, 128),
-            (4, 32, 128),
-            (4, 64, 128),
-            (4, 64, 256),
-            (8, 32, 128),
-            (8, 32, 256),
-            (8, 16, 128),
-            (2, 128, 128),
-            (2, 32, 64),
-        ];
-        let shared = |&(h, w, t): &(usize, usize, usize)| {
-            let rows = (h - 1) * self.strides[0] + (self.kernel[0] - 1) * self.dilations[0] + 1;
-            let columns = (w - 1) * self.strides[1] + 4;
-            rows * columns * 8 + t / 32 * 16 * (self.filters_stored * self.y.dtype.size() + 16)
-        };
-        shapes.into_iter().filter(|s| shared(s) <= 48 * 1024).map(candidate).collect()
+        let fits = |shape: &_| self.shared_of(shape) <= STATIC_SHARED;
+        SHAPES.into_iter().filter(fits).map(candidate).collect()
     }
 }

@@ -8,6 +8,7 @@ mod chain;
 mod first;
 mod geometry;
 mod pair;
+pub(crate) mod planes;
 mod tiles;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use crate::{Candidate, Extents, Family, IntegerConvLayer, PoolLayer, Target, gen
 use candidate::Variant;
 pub use chain::ConvChainLayer;
 pub use pair::ConvPairLayer;
+pub use planes::Planes;
 use tiles::{
     HALO_TILES, HALO_WARPGROUP_TILES, Join, NARROW_HALO_TILES, NARROW_HALO_WARPGROUP_TILES, SPLITS,
     TILES, Tile, WARPGROUP_TILES, fitted_tiles,
@@ -73,6 +75,10 @@ pub struct ConvLayer {
     /// columns of `output`, rounded down. Not with a residual.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pooled: bool,
+    /// What is read instead of f16 pixels; `channels` and `x_pitch` are 4 then. Rounded to f16,
+    /// in which x counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planes: Option<Box<Planes>>,
     /// x's elements: `F16`, `I8` or `U8`.
     #[serde(default = "f16", skip_serializing_if = "is_f16")]
     pub x: DType,
@@ -111,7 +117,11 @@ pub(crate) fn weight_at(filter: usize, k: usize, rows: usize, size: usize) -> us
 
 impl Family for ConvLayer {
     fn name(&self) -> &'static str {
-        if self.integer() { "conv_i8" } else { "conv" }
+        match (self.integer(), &self.planes) {
+            (true, _) => "conv_i8",
+            (false, None) => "conv",
+            (false, Some(_)) => "conv_planes",
+        }
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
@@ -124,7 +134,11 @@ impl Family for ConvLayer {
             let order = WeightOrder::Blocks { rows: self.filters_stored };
             let ends =
                 general_conv::Stored { y: self.y, residual: self.residual, pooled: self.pooled };
-            return self.as_general().ordered_candidates(order, ends, target);
+            let given = self.planes.as_deref();
+            return self.as_general().ordered_candidates(order, (given, ends), target);
+        }
+        if self.planes.is_some() {
+            return self.first_layer(target);
         }
         let mut out = Vec::new();
         let hopper = target.sm == 90;
@@ -154,7 +168,10 @@ impl Family for ConvLayer {
     fn extents(&self) -> Extents {
         let pixels = self.batch * self.input[0] * self.input[1];
         let last = self.stored_pixels() - 1;
-        let mut inputs = vec![reach((pixels - 1) * self.x_pitch, self.channels, self.x)];
+        let mut inputs = vec![match &self.planes {
+            Some(planes) => planes.bytes(self),
+            None => reach((pixels - 1) * self.x_pitch, self.channels, self.x),
+        }];
         // The residual is read in pieces of 16 bytes.
         let piece = 16 / self.residual.dtype.size();
         let added = self.filters_stored.next_multiple_of(piece);
@@ -178,7 +195,11 @@ impl Family for ConvLayer {
         if self.integer() {
             return self.without_tensor_cores().reference(inputs, constants, outputs);
         }
-        let (x, w) = (load(inputs[0], DType::F16), load(constants[0], DType::F16));
+        let x = match &self.planes {
+            Some(planes) => load(&planes.pixels(self, inputs[0]), DType::F16),
+            None => load(inputs[0], DType::F16),
+        };
+        let w = load(constants[0], DType::F16);
         let bias = load(constants[1], DType::F32);
         let ([ih, iw], [oh, ow]) = (self.input, self.output);
         let windows = self.windows();

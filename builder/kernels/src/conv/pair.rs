@@ -75,6 +75,8 @@ impl ConvPairLayer {
             && second.x_zero_point == 0
             && !first.pooled
             && !second.pooled
+            && first.planes.is_none()
+            && second.planes.is_none()
             && first.channels.is_multiple_of(piece)
             && first.filters_stored.is_multiple_of(if first.integer() { 16 } else { 8 });
         (pointwise && between && kind && second.residual_pitch.is_none()).then(|| ConvPairLayer {

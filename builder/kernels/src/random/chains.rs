@@ -45,6 +45,7 @@ fn chain(random: &mut Random, integer: bool) -> Layer {
             activation: activation(random),
             residual_last: false,
             pooled: false,
+            planes: None,
             x,
             x_zero_point: 0,
             y: pairs::numbers(random, mid1),

@@ -3,7 +3,7 @@
 use tobiuo_ops::{Activation, Quantization};
 use tobiuo_tensor::DType;
 
-use super::layers::{MOST_WORK, UNIT, Window};
+use super::layers::{MOST_WORK, UNIT, Window, conv_x};
 use super::{Memory, Random, TOLERANCE_F16};
 use crate::{
     ConvLayer, DepthwiseLayer, ElementwiseOp, Ends, Extents, GemvLayer, GlobalPoolLayer,
@@ -107,6 +107,7 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             pooled: residual_pitch.is_none()
                 && random.once_in(3)
                 && w.output.iter().all(|&n| n >= 2),
+            planes: None,
             x,
             x_zero_point,
             y: numbers(random, y, 2.0),
@@ -118,8 +119,13 @@ pub(super) fn conv(random: &mut Random) -> Layer {
 pub(super) fn conv_memory(l: &ConvLayer, e: Extents, random: &mut Random) -> Memory {
     let [ih, iw] = l.input;
     let [oh, ow] = l.output;
-    let shape = [l.batch * ih * iw, l.x_pitch, l.channels];
-    let mut inputs = vec![random.pixels(e.inputs[0], l.x, range(l.x), shape)];
+    let mut inputs = vec![match l.x {
+        DType::F16 => conv_x(l, e.inputs[0], random),
+        _ => {
+            let shape = [l.batch * ih * iw, l.x_pitch, l.channels];
+            random.pixels(e.inputs[0], l.x, range(l.x), shape)
+        }
+    }];
     if let Some(pitch) = l.residual_pitch {
         let shape = [l.batch * oh * ow, pitch, l.filters_stored];
         let dtype = l.residual.dtype;

@@ -2,7 +2,7 @@
 
 use tobiuo_tensor::DType;
 
-use super::{Memory, Random, tolerance};
+use super::{Memory, Random, general, tolerance};
 use crate::{
     ConvLayer, DepthwiseLayer, ElementwiseLayer, ElementwiseOp, Extents, GemvLayer,
     GlobalPoolLayer, Layer, Numbers, PermuteLayer, PoolLayer, ResizeLayer,
@@ -90,46 +90,60 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             _ => stored(random, 260),
         };
         let filters = random.from_to(1, 260);
-        let filters_stored = filters.next_multiple_of(8);
-        if w.macs(channels * filters_stored) > MOST_WORK {
+        if w.macs(channels * filters.next_multiple_of(8)) > MOST_WORK {
             continue;
         }
-        let extra = random.pick(&[0, 0, 8, 40]);
         let residual = random.once_in(3);
-        return Layer::Conv(ConvLayer {
-            batch: w.batch,
-            input: w.input,
-            output: w.output,
-            channels,
-            x_pitch,
-            filters,
-            filters_stored,
-            y_pitch: filters_stored + extra,
-            kernel: w.kernel,
-            strides: w.strides,
-            pads: [w.pads[0], w.pads[1]],
-            dilations: w.dilations,
-            residual_pitch: residual.then(|| filters_stored + random.pick(&[0, 16])),
-            activation: random.activation(),
-            residual_last: random.once_in(4),
-            pooled: !residual && random.once_in(3) && w.output.iter().all(|&n| n >= 2),
-            x: DType::F16,
-            x_zero_point: 0,
-            y: Numbers::F16,
-            residual: Numbers::F16,
-        });
+        return Layer::Conv(conv_of(random, &w, (channels, x_pitch), (filters, residual)));
     }
 }
 
+/// A convolution of f16 over a window, with channels and pitch of x; with so many filters, and
+/// perhaps a residual.
+pub(super) fn conv_of(
+    random: &mut Random,
+    w: &Window,
+    (channels, x_pitch): (usize, usize),
+    (filters, residual): (usize, bool),
+) -> ConvLayer {
+    let filters_stored = filters.next_multiple_of(8);
+    ConvLayer {
+        batch: w.batch,
+        input: w.input,
+        output: w.output,
+        channels,
+        x_pitch,
+        filters,
+        filters_stored,
+        y_pitch: filters_stored + random.pick(&[0, 0, 8, 40]),
+        kernel: w.kernel,
+        strides: w.strides,
+        pads: [w.pads[0], w.pads[1]],
+        dilations: w.dilations,
+        residual_pitch: residual.then(|| filters_stored + random.pick(&[0, 16])),
+        activation: random.activation(),
+        residual_last: random.once_in(4),
+        pooled: !residual && random.once_in(3) && w.output.iter().all(|&n| n >= 2),
+        planes: None,
+        x: DType::F16,
+        x_zero_point: 0,
+        y: Numbers::F16,
+        residual: Numbers::F16,
+    }
+}
+
+/// A convolution's x, where it is floats.
+pub(super) fn conv_x(l: &ConvLayer, len: usize, random: &mut Random) -> Vec<u8> {
+    if let Some(planes) = &l.planes {
+        return general::fill(random, &planes.x, &planes.dims(l), len, UNIT);
+    }
+    let pixels = l.batch * l.input[0] * l.input[1];
+    random.pixels(len, DType::F16, UNIT, [pixels, l.x_pitch, l.channels])
+}
+
 pub(super) fn conv_memory(l: &ConvLayer, e: Extents, random: &mut Random) -> Memory {
-    let [ih, iw] = l.input;
     let [oh, ow] = l.output;
-    let mut inputs = vec![random.pixels(
-        e.inputs[0],
-        DType::F16,
-        UNIT,
-        [l.batch * ih * iw, l.x_pitch, l.channels],
-    )];
+    let mut inputs = vec![conv_x(l, e.inputs[0], random)];
     if let Some(pitch) = l.residual_pitch {
         let shape = [l.batch * oh * ow, pitch, l.filters_stored];
         inputs.push(random.pixels(e.inputs[1], DType::F16, UNIT, shape));

@@ -9,6 +9,7 @@ mod integers;
 mod layers;
 mod pairs;
 mod places;
+mod planes;
 mod products;
 mod rows;
 
@@ -179,6 +180,7 @@ pub type Generator = fn(&mut Random) -> Layer;
 pub const GENERATORS: &[(&str, Generator)] = &[
     ("conv", layers::conv),
     ("conv_i8", integers::conv),
+    ("conv_planes", planes::conv),
     ("conv_chain", chains::floats),
     ("conv_chain_i8", chains::integers),
     ("conv_pair", pairs::floats),

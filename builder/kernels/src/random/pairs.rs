@@ -76,6 +76,7 @@ fn pair(random: &mut Random, integer: bool) -> Layer {
             activation: activation(random),
             residual_last: random.once_in(4),
             pooled: false,
+            planes: None,
             x: dtype(random),
             x_zero_point: 0,
             y: numbers(random, mid),
@@ -96,6 +97,7 @@ fn pair(random: &mut Random, integer: bool) -> Layer {
             activation: activation(random),
             residual_last: false,
             pooled: false,
+            planes: None,
             x: mid,
             y: numbers(random, y),
             residual: Numbers::F16,
@@ -106,7 +108,7 @@ fn pair(random: &mut Random, integer: bool) -> Layer {
         if let Some(pair) = ConvPairLayer::new(&first, &second, random.once_in(2))
             && work <= MOST_WORK
         {
-            let layer = Layer::ConvPair(pair);
+            let layer = Layer::ConvPair(Box::new(pair));
             if fits_everywhere(&layer) {
                 return layer;
             }

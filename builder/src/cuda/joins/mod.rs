@@ -69,7 +69,7 @@ pub fn possible(lowering: &Lowering) -> Vec<Join> {
     for &(a, b) in &neighbours {
         let keep = kept(lowering, a, b);
         if let Some(layer) = ConvPairLayer::new(conv(a), conv(b), keep) {
-            out.push(Join { members: vec![a, b], layer: Layer::ConvPair(layer), keep });
+            out.push(Join { members: vec![a, b], layer: Layer::ConvPair(Box::new(layer)), keep });
         }
         for &(_, c) in neighbours.iter().filter(|n| n.0 == b && !keep) {
             let keep = kept(lowering, b, c);

@@ -174,6 +174,7 @@ impl Lower<'_> {
                 activation: window.activation,
                 residual_last,
                 pooled: false,
+                planes: None,
                 x: p.x.dtype,
                 x_zero_point,
                 y: p.stored,

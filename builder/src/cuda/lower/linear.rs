@@ -235,6 +235,7 @@ impl Lower<'_> {
                 activation,
                 residual_last: false,
                 pooled: false,
+                planes: None,
                 x: DType::F16,
                 x_zero_point: 0,
                 y: Numbers::F16,

@@ -1,50 +1,20 @@
 //! A convolution of which nothing but a 2 x 2 max pool reads the result stores the maxima itself.
 
-use std::collections::HashSet;
-
 use tobiuo_kernels::{ConvLayer, Layer, PoolLayer};
 
 use super::{Lowered, Lowering, Operand};
-use crate::cuda::view::{BufferId, View};
+use crate::cuda::view::View;
 
 /// Pixels that tiles of whole windows may compute beyond the picture, of those in it.
 const WASTE: f64 = 1.2;
 
-/// Joins what can be joined and gains by it. The buffers that nothing touches any more are
-/// returned.
-pub(super) fn join(lowering: &mut Lowering) -> HashSet<BufferId> {
-    let mut gone = HashSet::new();
-    for second in 0..lowering.layers.len() {
-        let Some((first, joined)) = joined(lowering, second) else { continue };
-        gone.insert(lowering.layers[first].outputs[0].buffer);
-        lowering.layers[second] = joined;
-        // Its place is kept until all are done.
-        lowering.layers[first].outputs.clear();
-    }
-    lowering.layers.retain(|layer| !layer.outputs.is_empty());
-    gone
-}
-
-fn reads(layer: &Lowered, buffer: BufferId) -> bool {
-    let view = |operand: &Operand| matches!(operand, Operand::View(v) if v.buffer == buffer);
-    layer.operands.iter().any(view)
-}
-
-/// A pool joined with the convolution in front of it, and that one's number.
-fn joined(lowering: &Lowering, second: usize) -> Option<(usize, Lowered)> {
+/// A pool joined with the convolution in front of it, where that gains, and that one's number.
+pub(super) fn joined(lowering: &Lowering, second: usize) -> Option<(usize, Lowered)> {
     let pool = &lowering.layers[second];
     let (Layer::Pool(p), [Operand::View(read)]) = (&pool.layer, &pool.operands[..]) else {
         return None;
     };
-    let touches =
-        |l: &Lowered| l.outputs.iter().any(|v| v.buffer == read.buffer) || reads(l, read.buffer);
-    let ports = || lowering.inputs.iter().chain(&lowering.outputs);
-    let mut around = (0..lowering.layers.len()).filter(|&i| touches(&lowering.layers[i]));
-    let (first, other) = (around.next()?, around.next()?);
-    let alone = other == second && around.next().is_none();
-    if !alone || ports().any(|v| v.buffer == read.buffer) {
-        return None;
-    }
+    let first = lowering.only_maker(second, read.buffer)?;
     let conv = &lowering.layers[first];
     let (Layer::Conv(c), [made]) = (&conv.layer, &conv.outputs[..]) else { return None };
     let same =
