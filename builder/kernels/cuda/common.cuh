@@ -30,6 +30,18 @@ template <class T, int N>
 __device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& v) {
   *(Pack<T, N>*)p = v;
 }
+// 8 or 16 bytes of shared memory to global memory in one store, which compilers may cut up.
+template <int BYTES>
+__device__ __forceinline__ void store_shared(void* to, const void* from) {
+  const u64 at = (u64)__cvta_generic_to_global(to);
+  if constexpr (BYTES == 16) {
+    const uint4 v = *(const uint4*)from;
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+  } else {
+    const uint2 v = *(const uint2*)from;
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(at), "r"(v.x), "r"(v.y) : "memory");
+  }
+}
 
 // Two floats as two halves, `lo` in the low 16 bits.
 __device__ __forceinline__ u32 pack_f16(float lo, float hi) {

@@ -2,16 +2,17 @@
 // residual, activation, stores. Sums are as mma.sync and wgmma leave them: rows lane / 4 and + 8,
 // columns lane % 4 * 2 and + 1 of each 16 x 8 piece.
 //
-// Each block of a cluster finishes some rows: the others send it their sums of these rows, by
-// stores into its inbox (distributed shared memory) and a barrier, or, with BULK, by one bulk copy
-// each, counted by an mbarrier (PTX ISA, "cp.async.bulk"). Without clusters the last block to
-// arrive adds up what the others left in memory.
+// Each block of a cluster finishes some rows: the others send it their sums of these rows into its
+// inbox (distributed shared memory), by asynchronous stores or, with BULK, by one bulk copy each,
+// counted by an mbarrier (PTX ISA, "st.async" and "cp.async.bulk"). Without clusters the last block
+// to arrive adds up what the others left in memory.
 //
 // An end is what a filter's sum meets: its bias, or, of integers, its multiplier and its bias; where
 // x has a zero point, the sum of its weights too, which the sum has X_ZERO times too often.
-// With POOLED four rows of a tile are one window of 2 x 2 pixels, of which the largest result, as
-// it would be stored, is kept: rows that follow one another, or of a patch two of a row of 8 pixels
-// and those below.
+// With POOLED four rows of a tile are one window of 2 x 2 pixels, of which the largest result is
+// kept: rows that follow one another, or of a patch two of a row of 8 pixels and those below. What
+// follows a sum never falls where the sum rises (ConvLayer::pooled), so the largest sum is all that
+// is finished.
 // Results are stored as Y_KIND says, of integers v * Y_INVERSE from Y_ZERO on; the residual's
 // integers stand for (r - R_ZERO) * R_SCALE.
 typedef Numbers<Y_KIND>::Type Y;
@@ -41,7 +42,8 @@ typedef End StoredEnd;
 // Rows that this block finishes, and where its residual and its inbox lie in shared memory.
 #define OWN_ROWS (CLUSTER ? BM / SPLIT : BM)
 #define RESIDUAL_PITCH (BN * R_BYTES + 16)
-#define INBOX_PITCH (BN + 4)
+// So that rows of sums lie 8 banks apart.
+#define INBOX_PITCH (BN % 16 == 0 ? BN + 8 : BN)
 #define PREFETCH_RESIDUAL (RESIDUAL && (SPLIT == 1 || CLUSTER))
 
 __device__ __forceinline__ void copy_ends(End* to, const StoredEnd* ends TOTALS_PARAMETER, int n0, int tid) {
@@ -58,15 +60,15 @@ __device__ __forceinline__ void copy_ends(End* to, const StoredEnd* ends TOTALS_
 
 // Copies a piece of x, or what counts as 0 where there is none: zeros where there are no weights
 // either (`has` is false), and copied zeros are cheaper.
-__device__ __forceinline__ void copy_x16(u32 to, const X* from, bool has, bool valid) {
+__device__ __forceinline__ void copy_x16(u32 to, const X* from, bool has, bool valid, bool there = true) {
 #if INTEGER && X_ZERO
-  if (has && !valid) {
+  if (there && has && !valid) {
     constexpr u32 OUTSIDE = (u32)(u8)X_ZERO * 0x01010101u;
     asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(OUTSIDE) : "memory");
     return;
   }
 #endif
-  copy16(to, from, valid);
+  copy16(to, from, valid, there);
 }
 
 // Starts copying the residual of the rows that this block finishes.
@@ -83,16 +85,12 @@ __device__ __forceinline__ void prefetch_residual(u32 base, const R* res, int n0
 #endif
 }
 
-__device__ __forceinline__ void cluster_arrive() {
 #if CLUSTER
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+// Of execution alone: what is sent is counted by a barrier in shared memory, whose own fence makes it
+// known. A release would wait for all that this block has under way.
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 #endif
-}
-__device__ __forceinline__ void cluster_wait() {
-#if CLUSTER
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
 
 __device__ __forceinline__ uint2 bits_of(const float* s) { return make_uint2(__float_as_uint(s[0]), __float_as_uint(s[1])); }
 __device__ __forceinline__ uint2 bits_of(const int* s) { return make_uint2((u32)s[0], (u32)s[1]); }
@@ -112,13 +110,12 @@ __device__ __forceinline__ u64* inbox_barrier() {
 // Once, before the first wait for the cluster.
 __device__ __forceinline__ void open_inbox(int tid) {
 #if CLUSTER
-#if BULK
+  constexpr int ROW_BYTES = BULK ? INBOX_PITCH * 4 : BN * 4;
   if (tid == 0) {
     u32 at = (u32)__cvta_generic_to_shared(inbox_barrier());
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(at) : "memory");
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"((SPLIT - 1) * OWN_ROWS * INBOX_PITCH * 4) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"((SPLIT - 1) * OWN_ROWS * ROW_BYTES) : "memory");
   }
-#endif
   cluster_arrive();  // waited for before a block sends to another
 #endif
 }
@@ -176,59 +173,71 @@ __device__ __forceinline__ u32 gathered2(const u32* e, int lane) {
   return odd ? __byte_perm(got, e[1], 0x5410) : __byte_perm(e[0], got, 0x5410);
 }
 
-// Stores this lane's results of a row of the tile; `pixel` is -1 where the row has no output.
-__device__ __forceinline__ void store_row(Y* y, int pixel, int n0, int wc, int lane, const u32 (&e)[WN / 8]) {
+// Stores this lane's results of a row: COUNT pieces of 8 channels, STEP pieces apart, the first at
+// channel `n`; `pixel` is -1 where the row has no output.
+template <int COUNT, int STEP>
+__device__ __forceinline__ void store_row(Y* y, int pixel, int n, int lane, const u32 (&e)[COUNT]) {
   Y* row = y + (u64)max(pixel, 0) * LDY;
-#if !IS_INTEGER(Y_KIND)
+#if IS_INTEGER(Y_KIND)
+  if constexpr (COUNT % 4 == 0) {
 #pragma unroll
-  for (int j = 0; j < WN / 8; j++) {
-    int n = n0 + wc * WN + j * 8 + (lane & 3) * 2;
-    if (pixel >= 0 && n < OC_STORED) *(u32*)(row + n) = e[j];
-  }
-#elif WN % 32 == 0
-#pragma unroll
-  for (int j = 0; j < WN / 8; j += 4) {
-    uint2 v = gathered4(e + j, lane);
-    int n = n0 + wc * WN + (j + (lane & 3)) * 8;
-    if (pixel >= 0 && n < OC_STORED) *(uint2*)(row + n) = v;
-  }
-#else
-  static_assert(WN % 16 == 0, "pieces are stored in pairs");
-#pragma unroll
-  for (int j = 0; j < WN / 8; j += 2) {
-    u32 v = gathered2(e + j, lane);
-    int n = n0 + wc * WN + (j + (lane & 1)) * 8 + (lane >> 1 & 1) * 4;
-    if (pixel >= 0 && n < OC_STORED) *(u32*)(row + n) = v;
-  }
-#endif
-}
-
-#if POOLED
-// Largest results of the windows that this lane's row belongs to, in place.
-__device__ __forceinline__ void join_lanes(u32 (&e)[WN / 8]) {
-#pragma unroll
-  for (int apart = 4; apart <= (HALO ? 4 : 8); apart *= 2)
-#pragma unroll
-    for (int j = 0; j < WN / 8; j++) e[j] = larger2(e[j], __shfl_xor_sync(0xffffffff, e[j], apart));
-}
-// Stores a window's results, which several lanes have.
-__device__ __forceinline__ void store_window(Y* y, int pixel, int n0, int wc, int lane, const u32 (&e)[WN / 8]) {
-  constexpr int LANES = HALO ? 2 : 4;
-  const int which = (lane >> 2) % LANES;
-#if !IS_INTEGER(Y_KIND)
-  if (WN / 8 % LANES == 0) {
-    Y* row = y + (u64)max(pixel, 0) * LDY;
-#pragma unroll
-    for (int j = 0; j + LANES <= WN / 8; j += LANES) {
-      u32 v = which & 1 ? e[j + 1] : e[j];
-      if (LANES == 4) v = which & 2 ? which & 1 ? e[j + LANES - 1] : e[j + LANES - 2] : v;
-      int n = n0 + wc * WN + (j + which) * 8 + (lane & 3) * 2;
-      if (pixel >= 0 && n < OC_STORED) *(u32*)(row + n) = v;
+    for (int j = 0; j < COUNT; j += 4) {
+      uint2 v = gathered4(e + j, lane);
+      int at = n + (j + (lane & 3)) * STEP * 8;
+      if (pixel >= 0 && at < OC_STORED) *(uint2*)(row + at) = v;
     }
     return;
   }
+  if constexpr (COUNT % 2 == 0) {
+#pragma unroll
+    for (int j = 0; j < COUNT; j += 2) {
+      u32 v = gathered2(e + j, lane);
+      int at = n + (j + (lane & 1)) * STEP * 8 + (lane >> 1 & 1) * 4;
+      if (pixel >= 0 && at < OC_STORED) *(u32*)(row + at) = v;
+    }
+    return;
+  }
+  typedef u16 Pair;
+#else
+  typedef u32 Pair;
 #endif
-  store_row(y, which == 0 ? pixel : -1, n0, wc, lane, e);
+#pragma unroll
+  for (int j = 0; j < COUNT; j++) {
+    int at = n + j * STEP * 8 + (lane & 3) * 2;
+    if (pixel >= 0 && at < OC_STORED) *(Pair*)(row + at) = (Pair)e[j];
+  }
+}
+
+#if POOLED
+// The largest of each sum and that of the lane `APART` away. Of an even number of pieces each of the
+// two lanes keeps every second one.
+template <int APART, int COUNT>
+__device__ __forceinline__ auto joined(const Pack<Sum, COUNT * 2>& s, int lane) {
+  constexpr bool HALVED = COUNT % 2 == 0;
+  const bool upper = lane & APART;
+  Pack<Sum, HALVED ? COUNT : COUNT * 2> d;
+#pragma unroll
+  for (int k = 0; k < (HALVED ? COUNT / 2 : COUNT); k++)
+#pragma unroll
+    for (int q = 0; q < 2; q++) {
+      Sum mine = HALVED ? upper ? s.v[(k * 2 + 1) * 2 % (COUNT * 2) + q] : s.v[k * 4 % (COUNT * 2) + q] : s.v[k * 2 + q];
+      Sum other = HALVED ? upper ? s.v[k * 4 % (COUNT * 2) + q] : s.v[(k * 2 + 1) * 2 % (COUNT * 2) + q] : mine;
+      d.v[k * 2 + q] = larger(mine, __shfl_xor_sync(0xffffffff, other, APART));
+    }
+  return d;
+}
+
+// Finishes and stores COUNT pieces, STEP apart, of a window's largest sums, the first at column `c`
+// of the tile; `mine` is false in lanes whose results another one stores.
+template <int COUNT, int STEP>
+__device__ __forceinline__ void finish_window(const Pack<Sum, COUNT * 2>& s, const End* ends, Y* y, int pixel, int n0, int c, int lane, bool mine) {
+  u32 e[COUNT];
+#pragma unroll
+  for (int k = 0; k < COUNT; k++) {
+    const End* end = ends + c + k * STEP * 8 + (lane & 3) * 2;
+    e[k] = stored2(finished(s.v[k * 2], end[0], R()), finished(s.v[k * 2 + 1], end[1], R()));
+  }
+  store_row<COUNT, STEP>(y, mine ? pixel : -1, n0 + c, lane, e);
 }
 #endif
 // Rows of a window, and where the window that is this block's `w`-th begins.
@@ -247,12 +256,18 @@ __device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* share
   cluster_wait();
 #if !INBOX_APART
   // The inbox lies over the stages: no block sends before all have read theirs.
-  cluster_arrive();
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
   cluster_wait();
 #endif
+  const int block = blockIdx.z;
+  const u32 arrived = (u32)__cvta_generic_to_shared(inbox_barrier());
+  auto at_block = [](u32 local, int to) {
+    u32 there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(local), "r"(to));
+    return there;
+  };
 #if BULK
   constexpr u32 PART = OWN_ROWS * INBOX_PITCH * 4;
-  const u32 arrived = (u32)__cvta_generic_to_shared(inbox_barrier());
   __syncthreads();  // all warps have read the stages, which the sums now overwrite
   Sum* sums = (Sum*)shared;
   if (holds)
@@ -265,71 +280,84 @@ __device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* share
           *(uint2*)(sums + (row0 + i * 16 + h * 8) * INBOX_PITCH + col0 + j * 8) = bits_of(acc[i][j] + h * 2);
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
-  if (tid < SPLIT && tid != (int)blockIdx.z) {
-    u32 to, there, local = base + INBOX_AT + blockIdx.z * PART;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(local), "r"(tid));
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(arrived), "r"(tid));
-    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "r"(base + tid * PART), "r"(PART), "r"(there) : "memory");
-  }
-  u32 done = 0;
-  while (!done)
-    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(arrived) : "memory");
-  cluster_arrive();
+  if (tid < SPLIT && tid != block)
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(at_block(base + INBOX_AT + block * PART, tid)), "r"(base + tid * PART), "r"(PART), "r"(at_block(arrived, tid)) : "memory");
 #else
   if (holds)
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      int row = row0 + i * 16 + h * 8;
-      u32 to, local = base + INBOX_AT + (((int)blockIdx.z * OWN_ROWS + row % OWN_ROWS) * INBOX_PITCH + col0) * 4;
-      asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(local), "r"(row / OWN_ROWS));
+      const int row = row0 + i * 16 + h * 8, to = row / OWN_ROWS, place = (block * OWN_ROWS + row % OWN_ROWS) * INBOX_PITCH + col0;
+      if (to == block) {
 #pragma unroll
-      for (int j = 0; j < WN / 8; j++)
-      {
-        uint2 v = bits_of(acc[i][j] + h * 2);
-        asm volatile("st.shared::cluster.v2.b32 [%0], {%1, %2};" ::"r"(to + j * 32), "r"(v.x), "r"(v.y) : "memory");
+        for (int j = 0; j < WN / 8; j++) *(uint2*)((Sum*)(shared + INBOX_AT) + place + j * 8) = bits_of(acc[i][j] + h * 2);
+      } else {
+        const u32 there = at_block(base + INBOX_AT + place * 4, to), barrier = at_block(arrived, to);
+#pragma unroll
+        for (int j = 0; j < WN / 8; j++) {
+          uint2 v = bits_of(acc[i][j] + h * 2);
+          asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, [%3];" ::"r"(there + j * 32), "r"(v.x), "r"(v.y), "r"(barrier) : "memory");
+        }
       }
     }
+  __syncthreads();  // own sums, and the ends
+#endif
+  // Each thread has four columns of some rows, and what it can know before the sums are there.
+  constexpr int COLUMNS = BN / 4, AT_ONCE = THREADS / COLUMNS, WINDOWS = OWN_ROWS / WINDOW, TURNS = (WINDOWS + AT_ONCE - 1) / AT_ONCE;
+  const int c = tid % COLUMNS * 4, n = n0 + c, first_window = tid / COLUMNS;
+  int rows[TURNS], pixels[TURNS];
+#pragma unroll
+  for (int t = 0; t < TURNS; t++) {
+    const int window = first_window + t * AT_ONCE;
+    const bool has = first_window < AT_ONCE && window < WINDOWS;
+    rows[t] = has ? first_row(window) : 0;
+    pixels[t] = has && n < OC_STORED ? output_pixel(block * OWN_ROWS + rows[t]) : -1;
+  }
+  End end[4];
+#pragma unroll
+  for (int q = 0; q < 4; q++) end[q] = shared_ends[c + q];
+  u32 done = 0;
+  while (!done)
+    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(arrived) : "memory");
+#if BULK
   cluster_arrive();
-  cluster_wait();
 #endif
   const Sum* inbox = (const Sum*)(shared + INBOX_AT);
 #pragma unroll
-  for (int p = tid; p < OWN_ROWS / WINDOW * BN / 4; p += THREADS) {
-    int first = first_row(p / (BN / 4)), c = p % (BN / 4) * 4, n = n0 + c, pixel = output_pixel((int)blockIdx.z * OWN_ROWS + first);
-    if (pixel < 0 || n >= OC_STORED) continue;
-    u32 low = 0, high = 0;
+  for (int t = 0; t < TURNS; t++) {
+    const int first = rows[t];
+    Sum v[4];
 #pragma unroll
     for (int g = 0; g < WINDOW; g++) {
       const int r = first + row_in_window(g);
-      Sum v[4] = {0, 0, 0, 0};
+      Sum sum[4] = {0, 0, 0, 0};
 #pragma unroll
       for (int z = 0; z < SPLIT; z++) {
 #if BULK
-        const Sum* from = z == (int)blockIdx.z ? sums : inbox;
+        const Sum* from = z == block ? sums : inbox;
 #else
         const Sum* from = inbox;
 #endif
         Pack<Sum, 4> part = load_pack<Sum, 4>(from + (z * OWN_ROWS + r) * INBOX_PITCH + c);
 #pragma unroll
-        for (int q = 0; q < 4; q++) v[q] += part.v[q];
+        for (int q = 0; q < 4; q++) sum[q] += part.v[q];
       }
-      Pack<R, 4> add = {};
-      if (RESIDUAL) add = load_pack<R, 4>((const R*)(shared + RESIDUAL_AT + r * RESIDUAL_PITCH) + c);
-      float f[4];
 #pragma unroll
-      for (int q = 0; q < 4; q++) f[q] = finished(v[q], shared_ends[c + q], add.v[q]);
-      u32 a = stored2(f[0], f[1]), b = stored2(f[2], f[3]);
-#if POOLED
-      if (g > 0) a = larger2(low, a), b = larger2(high, b);
-#endif
-      low = a, high = b;
+      for (int q = 0; q < 4; q++) v[q] = g == 0 ? sum[q] : larger(v[q], sum[q]);
     }
+    Pack<R, 4> add = {};
+    if (RESIDUAL) add = load_pack<R, 4>((const R*)(shared + RESIDUAL_AT + first * RESIDUAL_PITCH) + c);
+    float f[4];
+#pragma unroll
+    for (int q = 0; q < 4; q++) f[q] = finished(v[q], end[q], add.v[q]);
+    const u32 low = stored2(f[0], f[1]), high = stored2(f[2], f[3]);
+    // All rows are read, so that they are read together.
+    if (pixels[t] < 0) continue;
 #if IS_INTEGER(Y_KIND)
-    *(u32*)(y + (u64)pixel * LDY + n) = __byte_perm(low, high, 0x5410);
+    *(u32*)(y + (u64)pixels[t] * LDY + n) = __byte_perm(low, high, 0x5410);
 #else
-    *(uint2*)(y + (u64)pixel * LDY + n) = make_uint2(low, high);
+    *(uint2*)(y + (u64)pixels[t] * LDY + n) = make_uint2(low, high);
 #endif
   }
 #if BULK
@@ -374,40 +402,50 @@ __device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* share
   __syncthreads();  // ends and residual, copied by other threads
   if (!holds) return;
 #endif
-  auto results = [&](int i, int h, u32 (&e)[WN / 8]) {
-    int row = row0 + i * 16 + h * 8, pixel = output_pixel(row);
-#pragma unroll
-    for (int j = 0; j < WN / 8; j++) {
-      int c = col0 + j * 8, n = n0 + c;
-      Pack<R, 2> add = {};
-      if (PREFETCH_RESIDUAL) add = load_pack<R, 2>((const R*)(shared + RESIDUAL_AT + row * RESIDUAL_PITCH) + c);
-      else if (RESIDUAL && pixel >= 0 && n < OC_STORED) add = load_pack<R, 2>(res + (u64)pixel * LDR + n);
-      float p = finished(acc[i][j][h * 2], shared_ends[c], add.v[0]);
-      e[j] = stored2(p, finished(acc[i][j][h * 2 + 1], shared_ends[c + 1], add.v[1]));
-    }
-    return pixel;
-  };
 #pragma unroll
   for (int i = 0; i < WM / 16; i++) {
-#if POOLED && HALO
-    u32 e[WN / 8], below[WN / 8];
-    int pixel = results(i, 0, e);
-    results(i, 1, below);
+#if POOLED
+    constexpr int PIECES = WN / 8;
+    const int c = warp.column * WN;
 #pragma unroll
-    for (int j = 0; j < WN / 8; j++) e[j] = larger2(e[j], below[j]);
-    join_lanes(e);
-    store_window(y, pixel, n0, warp.column, lane, e);
+    for (int h = 0; h < (HALO ? 1 : 2); h++) {
+      const int pixel = output_pixel(row0 + i * 16 + h * 8);
+      Pack<Sum, PIECES * 2> s;
+#pragma unroll
+      for (int k = 0; k < PIECES * 2; k++) {
+        const Sum* at = acc[i][k / 2] + k % 2;
+        s.v[k] = HALO ? larger(at[0], at[2]) : at[h * 2];
+      }
+      const auto half = joined<4, PIECES>(s, lane);
+      constexpr int STEP = PIECES % 2 == 0 ? 2 : 1, LEFT = PIECES / STEP;
+      const int right = lane >> 2 & 1;
+      const int from = c + (STEP == 2 ? right * 8 : 0);
+      bool mine = STEP == 2 || right == 0;
+#if HALO
+      finish_window<LEFT, STEP>(half, shared_ends, y, pixel, n0, from, lane, mine);
+#else
+      const auto quarter = joined<8, LEFT>(half, lane);
+      constexpr int TURNS = LEFT % 2 == 0 ? 2 : 1;
+      const int below = lane >> 3 & 1;
+      mine &= TURNS == 2 || below == 0;
+      finish_window<LEFT / TURNS, STEP * TURNS>(quarter, shared_ends, y, pixel, n0, from + (TURNS == 2 ? below * STEP * 8 : 0), lane, mine);
+#endif
+    }
 #else
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       u32 e[WN / 8];
-      int pixel = results(i, h, e);
-#if POOLED
-      join_lanes(e);
-      store_window(y, pixel, n0, warp.column, lane, e);
-#else
-      store_row(y, pixel, n0, warp.column, lane, e);
-#endif
+      const int row = row0 + i * 16 + h * 8, pixel = output_pixel(row);
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++) {
+        int c = col0 + j * 8, n = n0 + c;
+        Pack<R, 2> add = {};
+        if (PREFETCH_RESIDUAL) add = load_pack<R, 2>((const R*)(shared + RESIDUAL_AT + row * RESIDUAL_PITCH) + c);
+        else if (RESIDUAL && pixel >= 0 && n < OC_STORED) add = load_pack<R, 2>(res + (u64)pixel * LDR + n);
+        float p = finished(acc[i][j][h * 2], shared_ends[c], add.v[0]);
+        e[j] = stored2(p, finished(acc[i][j][h * 2 + 1], shared_ends[c + 1], add.v[1]));
+      }
+      store_row<WN / 8, 1>(y, pixel, n0 + warp.column * WN, lane, e);
     }
 #endif
   }

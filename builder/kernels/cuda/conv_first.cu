@@ -6,7 +6,8 @@
 // halves there that follow one another (4 pixels of 4 channels), so mma.sync m16n8k16 takes one
 // kernel row a step, straight from the patch, with no im2col matrix anywhere. All weights stay
 // in registers. Results go through shared memory, so that stores are whole pieces of 8 channels.
-// With POOLED a warp computes two rows at once and keeps the largest of each 2 x 2 results.
+// With POOLED a warp computes two rows at once and keeps the largest of each 2 x 2 sums: what follows
+// them never falls where they rise (ConvLayer::pooled).
 
 typedef Numbers<Y_KIND>::Type Y;
 
@@ -47,8 +48,9 @@ KERNEL(const X* x, const f16* __restrict__ w, const float* __restrict__ bias, Y*
   __shared__ __align__(16) uint2 patch[PATCH];
   __shared__ __align__(16) Y out[WARPS][STORED * OUT_PITCH];
   release_dependents();
-  const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, row = lane / 4, pair = lane % 4;
-  const int ox0 = blockIdx.x * TILE_W, oy0 = blockIdx.y * TILE_H, image = blockIdx.z;
+  // Places are unsigned: divisions of what might be negative take several times the instructions.
+  const u32 tid = threadIdx.x, warp = tid / 32, lane = tid % 32, row = lane / 4, pair = lane % 4;
+  const u32 ox0 = blockIdx.x * TILE_W, oy0 = blockIdx.y * TILE_H, image = blockIdx.z;
 
   // B fragments of all kernel rows: k = pair * 2 (+ 8) of a row, filter row of each 8.
   u32 b[KH][N_TILES][2];
@@ -58,7 +60,7 @@ KERNEL(const X* x, const f16* __restrict__ w, const float* __restrict__ bias, Y*
     for (int j = 0; j < N_TILES; j++)
 #pragma unroll
       for (int h = 0; h < 2; h++) {
-        int k = pair * 2 + h * 8, f = j * 8 + row;
+        const u32 k = pair * 2 + h * 8, f = j * 8 + row;
         b[r][j][h] = f < OC && k < TAPS_ROW ? early((const u32*)(w + weight_at(f, r * TAPS_ROW + k, OC_STORED, 2))) : 0;
       }
   float bias_of[N_TILES][2];
@@ -66,7 +68,7 @@ KERNEL(const X* x, const f16* __restrict__ w, const float* __restrict__ bias, Y*
   for (int j = 0; j < N_TILES; j++)
 #pragma unroll
     for (int q = 0; q < 2; q++) {
-      int f = j * 8 + pair * 2 + q;
+      const u32 f = j * 8 + pair * 2 + q;
       bias_of[j][q] = f < OC ? early(bias + f) : 0.0f;
     }
   wait_for_producers();
@@ -92,8 +94,8 @@ KERNEL(const X* x, const f16* __restrict__ w, const float* __restrict__ bias, Y*
   }
 #else
   const u32 at = (u32)__cvta_generic_to_shared(patch);
-  for (int i = tid; i < PATCH; i += THREADS) {
-    int ih = oy0 * SH - PT + i / PATCH_W, iw = ox0 * SW - PL + i % PATCH_W;
+  for (u32 i = tid; i < PATCH; i += THREADS) {
+    int ih = (int)(oy0 * SH + i / PATCH_W) - PT, iw = (int)(ox0 * SW + i % PATCH_W) - PL;
     bool in = ih >= 0 && ih < IH && iw >= 0 && iw < IW;
     int bytes = in ? 8 : 0;
     const f16* from = in ? x + ((u64)(image * IH + ih) * IW + iw) * LDX : x;
@@ -103,61 +105,50 @@ KERNEL(const X* x, const f16* __restrict__ w, const float* __restrict__ bias, Y*
 #endif
   __syncthreads();
 
-  // Results of 16 pixels of a row.
-  auto results = [&](int ty, int tx, u32 (&e)[N_TILES][2]) {
-    float acc[N_TILES][4];
-#pragma unroll
-    for (int j = 0; j < N_TILES; j++) acc[j][0] = acc[j][2] = bias_of[j][0], acc[j][1] = acc[j][3] = bias_of[j][1];
+  // Sums of 16 pixels of a row: neighbours in the halves of one lane's sums.
+  auto sums = [&](u32 ty, u32 tx, float (&acc)[N_TILES][4]) {
 #pragma unroll
     for (int r = 0; r < KH; r++) {
-      const u32* line = (const u32*)(patch + (ty * SH + r * DH) * PATCH_W + tx * SW);
-      const u32* first = line + row * SW * 2 + pair;
-      // k 8.. are the third and fourth pixel: those behind the kernel count as zero.
-      const bool third = KW > 2 && pair * 2 + 8 < TAPS_ROW;
-      const bool second = pair * 2 < TAPS_ROW;
-      u32 a[4] = {second ? first[0] : 0, second ? first[8 * SW * 2] : 0, third ? first[4] : 0, third ? first[8 * SW * 2 + 4] : 0};
+      const u32* first = (const u32*)(patch + (ty * SH + r * DH) * PATCH_W + (tx + row * 2) * SW) + pair;
+      // k 8.. are the third and fourth pixel. Those behind the kernel count as zero: they may be infinite.
+      const u32 left = pair * 2 < TAPS_ROW ? ~0u : 0, right = pair * 2 + 8 < TAPS_ROW ? ~0u : 0;
+      const u32 a[4] = {first[0] & left, first[SW * 2] & left, first[4] & right, first[SW * 2 + 4] & right};
 #pragma unroll
-      for (int j = 0; j < N_TILES; j++) mma(acc[j], a, b[r][j]);
+      for (int j = 0; j < N_TILES; j++) {
+        if (r == 0) mma_from_zero(acc[j], a, b[r][j]);
+        else mma(acc[j], a, b[r][j]);
+      }
     }
-#pragma unroll
-    for (int j = 0; j < N_TILES; j++)
-#pragma unroll
-      for (int h = 0; h < 2; h++)
-        e[j][h] = stored2(activate<ACT>(acc[j][h * 2], ACT_A, ACT_B), activate<ACT>(acc[j][h * 2 + 1], ACT_A, ACT_B));
   };
-  constexpr int STORED_H = POOLED ? OH / 2 : OH, STORED_W = POOLED ? OW / 2 : OW;
-  for (int g = warp; g < GROUPS; g += WARPS) {
-    const int ty = g / (TILE_W / 16) * TOGETHER, tx = g % (TILE_W / 16) * 16;
-    const int oy = (oy0 + ty) / TOGETHER, ox = (ox0 + tx) / TOGETHER;
+  auto finished = [&](int j, float p, float q) {
+    return (Pair)stored2(activate<ACT>(p + bias_of[j][0], ACT_A, ACT_B), activate<ACT>(q + bias_of[j][1], ACT_A, ACT_B));
+  };
+  constexpr u32 STORED_H = POOLED ? OH / 2 : OH, STORED_W = POOLED ? OW / 2 : OW;
+  for (u32 g = warp; g < GROUPS; g += WARPS) {
+    const u32 ty = g / (TILE_W / 16) * TOGETHER, tx = g % (TILE_W / 16) * 16;
+    const u32 oy = (oy0 + ty) / TOGETHER, ox = (ox0 + tx) / TOGETHER;
     if (oy >= STORED_H || ox >= STORED_W) continue;
     Y* mine = out[warp];
-    u32 e[N_TILES][2];
-    results(ty, tx, e);
+    float acc[N_TILES][4];
+    sums(ty, tx, acc);
 #if POOLED
-    u32 below[N_TILES][2];
-    results(ty + 1, tx, below);
-    // Neighbours in a row are 4 lanes apart; of two, one stores the left half, one the right.
+    float below[N_TILES][4];
+    sums(ty + 1, tx, below);
+    auto largest = [&](int j, int q) { return larger(larger(acc[j][q], acc[j][q + 2]), larger(below[j][q], below[j][q + 2])); };
 #pragma unroll
-    for (int j = 0; j < N_TILES; j++) {
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        e[j][h] = larger2(e[j][h], below[j][h]);
-        e[j][h] = larger2(e[j][h], __shfl_xor_sync(0xffffffff, e[j][h], 4));
-      }
-      *(Pair*)(mine + (row % 2 * 4 + row / 2) * OUT_PITCH + j * 8 + pair * 2) = (Pair)(row % 2 ? e[j][1] : e[j][0]);
-    }
+    for (int j = 0; j < N_TILES; j++) *(Pair*)(mine + row * OUT_PITCH + j * 8 + pair * 2) = finished(j, largest(j, 0), largest(j, 1));
 #else
 #pragma unroll
     for (int j = 0; j < N_TILES; j++)
 #pragma unroll
-      for (int h = 0; h < 2; h++) *(Pair*)(mine + (row + h * 8) * OUT_PITCH + j * 8 + pair * 2) = (Pair)e[j][h];
+      for (int h = 0; h < 2; h++) *(Pair*)(mine + (row * 2 + h) * OUT_PITCH + j * 8 + pair * 2) = finished(j, acc[j][h * 2], acc[j][h * 2 + 1]);
 #endif
     __syncwarp();
 #pragma unroll
-    for (int i = lane; i < STORED * N_TILES; i += 32) {
-      int p = i / N_TILES, c = i % N_TILES * 8;
+    for (u32 i = lane; i < STORED * N_TILES; i += 32) {
+      const u32 p = i / N_TILES, c = i % N_TILES * 8;
       if (ox + p < STORED_W)
-        store_pack(y + ((u64)(image * STORED_H + oy) * STORED_W + ox + p) * LDY + c, load_pack<Y, 8>(mine + p * OUT_PITCH + c));
+        store_shared<8 * sizeof(Y)>(y + ((u64)(image * STORED_H + oy) * STORED_W + ox + p) * LDY + c, mine + p * OUT_PITCH + c);
     }
     __syncwarp();
   }

@@ -11,6 +11,8 @@
 // Weights, K order, split and epilogue are conv_im2col.cu's; K is walked BK channels at a time,
 // all taps of them, then the next.
 //
+// Where the stages hold all weights of one patch, all is copied at once and warps meet only once.
+//
 // With PRODUCER warps meet only where a new patch begins: a stage of weights is waited for by
 // each warp alone, and filled again by a warp of its own as soon as all have told that they are
 // through with it.
@@ -26,6 +28,15 @@
 #define HALO_STEPS_PER_SPLIT ((HALO_STEPS + SPLIT - 1) / SPLIT)
 #define PATCH_BYTES ((PATCH_ROWS * ROW + 1023) / 1024 * 1024)
 #define PATCHES (CHUNKS_OF_C > 1 ? 2 : 1)
+// A stage for each tap of the only patch.
+#define ONE_ROUND (SPLIT == 1 && CHUNKS_OF_C == 1 && ST >= TAPS && !PRODUCER)
+// Rows of weights in shared memory: as those of a patch, or, where bulk copies bring them, as they are
+// in memory, several taps in each.
+#define B_ROW (BULK_WEIGHTS ? 128 : ROW)
+#define B_BLOCKS ((TAPS * ROW + B_ROW - 1) / B_ROW)
+// Stages of weights that are asked for in front of the first patch: it would arrive behind all that
+// are.
+#define FIRST_STAGES (!BULK_WEIGHTS ? ST : BN * B_ROW <= 8192 ? 4 : BN * B_ROW <= 16384 ? 2 : 1)
 
 // The patch row of the tile's row `r`, for the first tap.
 __device__ __forceinline__ int patch_row(int r) {
@@ -49,7 +60,7 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
   const int k_begin = SPLIT > 1 ? (int)blockIdx.z * HALO_STEPS_PER_SPLIT : 0;
   const int k_end = SPLIT > 1 ? min(HALO_STEPS, k_begin + HALO_STEPS_PER_SPLIT) : HALO_STEPS;
   const u32 base = (u32)__cvta_generic_to_shared(shared);
-  constexpr u32 B_BYTES = BN * ROW, PATCH_AT = ST * B_BYTES;
+  constexpr u32 B_BYTES = BN * B_ROW, PATCH_AT = (B_ROW == ROW ? ST : B_BLOCKS) * B_BYTES;
 
   // This thread's pieces of B: one chunk of rows B_ROWS apart.
   constexpr int ROW_CHUNKS = ROW / 16, B_ROWS = THREADS / ROW_CHUNKS;
@@ -74,12 +85,14 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
     a_from[u] = in ? ((image * IH + ih) * IW + iw) * LDX : -1;
   }
 
-  auto load_b = [&](int stage, int step) {
-    const int k = step % TAPS * IC + step / TAPS * BK;
+  // Of a bulk copy's many instructions each warp has its share where there are several in a row.
+  auto load_b = [&](int stage, int step, int by = PRODUCER * THREADS) {
     u32 to = base + stage * B_BYTES;
 #if BULK_WEIGHTS
-    if (tid == PRODUCER * THREADS && step < k_end) copy_weights(to, w + ((u64)(k / BK) * OC_STORED + n0) * BK, min(BN, OC_STORED - n0), stage);
+    const int k = B_ROW == ROW ? step % TAPS * IC + step / TAPS * BK : step * (128 / ELEMENT);
+    if (tid == by && step < k_end) copy_weights(to, w + ((u64)k * OC_STORED + n0 * (128 / ELEMENT)), min(BN, OC_STORED - n0), stage);
 #else
+    const int k = step % TAPS * IC + step / TAPS * BK;
     constexpr int B_EACH = (BN + B_ROWS - 1) / B_ROWS;
 #pragma unroll
     for (int u = 0; u < B_EACH; u++) {
@@ -99,17 +112,44 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
 #pragma unroll
     for (int u = 0; u < A_EACH; u++) {
       int p = first_row + u * B_ROWS;
-      bool valid = has && a_from[u] >= 0;
-      if (PATCH_ROWS % B_ROWS == 0 || p < PATCH_ROWS) copy_x16(to + swizzled(p, column), valid ? from + a_from[u] : x, has, valid);
+      // Only the last round may go beyond the patch.
+      bool valid = has && a_from[u] >= 0, there = PATCH_ROWS % B_ROWS == 0 || u < A_EACH - 1 || p < PATCH_ROWS;
+      copy_x16(to + swizzled(p, column), has ? from + max(a_from[u], 0) : x, has, valid, there);
     }
+  };
+
+  Sums sums;
+  clear(sums);
+#if !WGMMA
+  int a_row[WM / 16];
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++) a_row[i] = patch_row(warp.row * WM + i * 16 + (tid & 15));
+#endif
+  // The products of a tap: of a patch and the stage of its weights, from byte `first` of its rows on.
+  auto products = [&](int stage, int first, int chunk, int tap) {
+    const int shift = tap / KW * DH * PATCH_W + tap % KW * DW;
+    const u32 at_b = base + stage * B_BYTES + first, patch = base + PATCH_AT + chunk % PATCHES * PATCH_BYTES;
+#if WGMMA
+    constexpr u32 GROUP = (TILE_W == 0 ? 8 : PATCH_W) * ROW;
+    multiply(sums, descriptor<ROW>(patch + (patch_row((warp.row >> 2) * 64) + shift) * ROW, GROUP), descriptor<B_ROW>(at_b, 8 * B_ROW));
+#else
+    multiply(sums, [&](int i, int chunk) { return patch + swizzled(a_row[i] + shift, chunk); }, at_b, warp);
+#endif
+  };
+  // The copies' bytes become visible to the products' asynchronous reads.
+  auto publish = [] {
+#if WGMMA
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
   };
 
 #if PRODUCER
   if (tid >= THREADS) {
     open_stages();
-    for (int s = 0; s < ST; s++) load_b(s, k_begin + s);
+    for (int s = 0; s < min(ST, FIRST_STAGES); s++) load_b(s, k_begin + s);
     release_dependents();  // as the other threads of the block
     __syncthreads();
+    for (int s = FIRST_STAGES; s < ST; s++) load_b(s, k_begin + s);
     u32 turn = 0;
     int stage = 0;
     if (tid == THREADS)
@@ -130,28 +170,22 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
   prefetch_residual(base, res, n0, tid);
   __syncthreads();  // the stages' barriers are there
 
-  Sums sums;
-  clear(sums);
   u32 turn = 0;
   int stage = 0, chunk = k_begin / TAPS, tap = k_begin % TAPS;
   // Loops that are taken at least once: else sums would have to be moved, and products wait.
 #pragma unroll 1
   do {
     asm volatile("cp.async.wait_group 0;");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    publish();
     asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory");
     if ((chunk + 1) * TAPS < k_end) load_a(chunk + 1);
     asm volatile("cp.async.commit_group;");
-    const u32 patch = base + PATCH_AT + chunk % PATCHES * PATCH_BYTES;
     const int taps = min(TAPS, k_end - chunk * TAPS);
     int before = -1;
 #pragma unroll 1
     do {
-      const int shift = tap / KW * DH * PATCH_W + tap % KW * DW;
-      constexpr u32 GROUP = (TILE_W == 0 ? 8 : PATCH_W) * ROW;
-      const u64 a = descriptor(patch + (patch_row((warp.row >> 2) * 64) + shift) * ROW, GROUP), b = descriptor(base + stage * B_BYTES, 8 * ROW);
       wait_weights(stage, turn);
-      multiply(sums, a, b);
+      products(stage, 0, chunk, tap);
       asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
       if (before >= 0) free_stage(before);
       before = stage;
@@ -162,16 +196,43 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
     free_stage(before);
     tap = 0;
   } while (++chunk * TAPS < k_end);
+#elif ONE_ROUND
+  open_stages();
+#if BULK_WEIGHTS
+  __syncthreads();
+#endif
+  constexpr int WARPS = THREADS / 32;
+  PROLOGUE_LOOP
+  for (int s = 0; s < min(B_BLOCKS, FIRST_STAGES); s++) load_b(s, s, s % WARPS * 32);
+  copy_ends(shared_ends, ends TOTALS, n0, tid);
+  release_dependents();
+  wait_for_producers();
+  load_a(0);
+#pragma unroll 1
+  for (int s = FIRST_STAGES; s < B_BLOCKS; s++) load_b(s, s, s % WARPS * 32);
+  asm volatile("cp.async.commit_group;");
+  prefetch_residual(base, res, n0, tid);
+  asm volatile("cp.async.commit_group; cp.async.wait_group 1;");
+  publish();
+  __syncthreads();
+#pragma unroll 1
+  for (int tap = 0; tap < TAPS; tap++) {
+    const int stage = tap * ROW / B_ROW;
+    wait_weights(stage, 0);
+    products(stage, tap * ROW % B_ROW, 0, tap);
+  }
 #else
   open_inbox(tid);
   open_stages();
   // Weights do not depend on the kernels before this one: they travel while those finish.
   PROLOGUE_LOOP
-  for (int s = 0; s < AHEAD; s++) load_b(s, k_begin + s);
+  for (int s = 0; s < min(AHEAD, FIRST_STAGES); s++) load_b(s, k_begin + s);
   copy_ends(shared_ends, ends TOTALS, n0, tid);
   release_dependents();
   wait_for_producers();
   load_a(k_begin / TAPS);
+#pragma unroll 1
+  for (int s = FIRST_STAGES; s < AHEAD; s++) load_b(s, k_begin + s);
   asm volatile("cp.async.commit_group;");
   prefetch_residual(base, res, n0, tid);
 #pragma unroll 1
@@ -181,41 +242,25 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
     asm volatile("cp.async.commit_group;");
   }
 
-  Sums sums;
-  clear(sums);
-#if !WGMMA
-  int a_row[WM / 16];
-#pragma unroll
-  for (int i = 0; i < WM / 16; i++) a_row[i] = patch_row(warp.row * WM + i * 16 + (tid & 15));
-#endif
-
   u32 turn = 0;
   int stage = 0, fill = AHEAD, chunk = k_begin / TAPS, tap = k_begin % TAPS, ahead_tap = (k_begin + AHEAD) % TAPS;
   for (int step = k_begin; step < k_end; step++) {
     asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1));
-    const u32 at_b = base + stage * B_BYTES, patch = base + PATCH_AT + chunk % PATCHES * PATCH_BYTES;
-    const int shift = tap / KW * DH * PATCH_W + tap % KW * DW;
     auto load_next = [&] {
       if (ahead_tap == 0 && step + AHEAD < k_end) load_a((step + AHEAD) / TAPS);
       load_b(fill, step + AHEAD);
       asm volatile("cp.async.commit_group;");
     };
-#if WGMMA
-    // The copies' bytes become visible to the products' asynchronous reads.
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    publish();
     __syncthreads();
     wait_weights(stage, turn);
-    constexpr u32 GROUP = (TILE_W == 0 ? 8 : PATCH_W) * ROW;
-    const u64 a = descriptor(patch + (patch_row((warp.row >> 2) * 64) + shift) * ROW, GROUP), b = descriptor(at_b, 8 * ROW);
-    multiply(sums, a, b);
+#if WGMMA
+    products(stage, 0, chunk, tap);
     load_next();
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
 #else
-    __syncthreads();
-    wait_weights(stage, turn);
     load_next();
-    auto at_a = [&](int i, int chunk) { return patch + swizzled(a_row[i] + shift, chunk); };
-    multiply(sums, at_a, at_b, warp);
+    products(stage, 0, chunk, tap);
 #endif
     turn ^= stage == ST - 1;
     stage = stage == ST - 1 ? 0 : stage + 1;

@@ -136,7 +136,7 @@ KERNEL(const X* x, const W* __restrict__ w, const StoredEnd* __restrict__ ends, 
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
     wait_weights(stage, turn);
-    const u64 a = descriptor(at_a + (warp.row >> 2) * (64 * ROW), 8 * ROW), b = descriptor(at_b, 8 * ROW);
+    const u64 a = descriptor<ROW>(at_a + (warp.row >> 2) * (64 * ROW), 8 * ROW), b = descriptor<ROW>(at_b, 8 * ROW);
     multiply(sums, a, b);
     load_a(fill, step + AHEAD);
     load_b(fill, step + AHEAD);

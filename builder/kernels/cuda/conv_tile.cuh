@@ -49,8 +49,9 @@ __device__ __forceinline__ u32 swizzled(int r, int c) {
 // Shared-memory descriptor of a K-major tile (PTX ISA, "Matrix descriptor"): address, bytes from 8
 // rows to the next, the swizzle of its rows of 128, 64 or 32 bytes. The swizzle goes by the
 // address, so a tile may begin at any row.
+template <int BYTES>
 __device__ __forceinline__ u64 descriptor(u32 at, u32 group) {
-  return (u64)(at >> 4 & 0x3fff) | (u64)1 << 16 | (u64)(group >> 4) << 32 | (u64)(ROW == 128 ? 1 : ROW == 64 ? 2 : 3) << 62;
+  return (u64)(at >> 4 & 0x3fff) | (u64)1 << 16 | (u64)(group >> 4) << 32 | (u64)(BYTES == 128 ? 1 : BYTES == 64 ? 2 : 3) << 62;
 }
 #endif
 

@@ -4,6 +4,11 @@ __device__ __forceinline__ void copy16(u32 to, const void* from, bool valid) {
   int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
 }
+// The same where `there` holds.
+__device__ __forceinline__ void copy16(u32 to, const void* from, bool valid, bool there) {
+  int bytes = valid ? 16 : 0;
+  asm volatile("{.reg .pred p; setp.ne.u32 p, %3, 0; @p cp.async.cg.shared.global [%0], [%1], 16, %2;}" ::"r"(to), "l"(from), "r"(bytes), "r"((u32)there));
+}
 __device__ __forceinline__ void copy8(u32 to, const void* from, bool valid) {
   int bytes = valid ? 8 : 0;
   asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(bytes));

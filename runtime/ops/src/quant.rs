@@ -219,6 +219,18 @@ impl Activation {
         )
     }
 
+    /// True where a result, computed in any of the ways that devices have, never falls while x
+    /// rises: the largest of several results is then that of the largest x. Sigmoid and its like
+    /// rise too, but their approximations may not at the last bit.
+    pub fn never_falls(self) -> bool {
+        match self {
+            Activation::Relu => true,
+            Activation::LeakyRelu { alpha } => alpha >= 0.0,
+            Activation::Clip { min, max } => min <= max,
+            _ => false,
+        }
+    }
+
     /// The activation of an f32, each operation correctly rounded. `x < 0 ? 0 : x` and its like
     /// are selections, so that the sign of a zero and NaN are settled too:
     ///

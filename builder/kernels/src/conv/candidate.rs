@@ -27,9 +27,16 @@ pub(super) struct Variant {
 
 impl ConvLayer {
     /// A stage's weights follow one another in memory: one copy brings them.
-    pub(super) fn bulk_weights(&self, t: &Tile, target: &Target) -> bool {
+    pub(super) fn bulk_weights(&self, t: &Tile, split: usize, target: &Target) -> bool {
         let whole = t.halo.is_none() || self.channels.is_multiple_of(self.row(t));
-        target.sm >= 90 && t.row() == 128 && whole
+        let rows = t.row() == 128 || (t.wgmma && t.row() < 128 && self.in_one_round(t, split));
+        target.sm >= 90 && rows && whole
+    }
+
+    /// The stages of a patch's tile hold the weights of all taps, and there is only one patch.
+    fn in_one_round(&self, t: &Tile, split: usize) -> bool {
+        let taps = self.kernel[0] * self.kernel[1];
+        t.halo.is_some() && split == 1 && self.channels <= self.row(t) && t.stages >= taps
     }
 
     pub(super) fn candidate(
@@ -46,17 +53,23 @@ impl ConvLayer {
         let tiles = [ceil_div(self.filters_stored, bn), self.tiles_down(t)];
         let threads = t.threads();
         let (patch_rows, patches) = self.patch(t);
+        let bulk_weights = self.bulk_weights(t, split, target);
         let stages = match t.halo {
             None => t.stages * (bm + bn) * t.row(),
             Some(_) => {
-                t.stages * bn * t.row() + patches * (patch_rows * t.row()).next_multiple_of(1024)
+                let weights = match bulk_weights && t.row() < 128 {
+                    true => ceil_div(self.kernel[0] * self.kernel[1] * t.row(), 128) * 128,
+                    false => t.stages * t.row(),
+                };
+                weights * bn + patches * (patch_rows * t.row()).next_multiple_of(1024)
             }
         };
         let own_rows = if cluster { bm / split } else { bm };
         let prefetch = self.residual_pitch.is_some() && (split == 1 || cluster);
         let residual_row = bn * self.residual.dtype.size() + 16;
         let residual_bytes = if prefetch { own_rows * residual_row } else { 0 };
-        let inbox = if cluster { bm * (bn + 4) * 4 } else { 0 };
+        let inbox_pitch = if bn.is_multiple_of(16) { bn + 8 } else { bn };
+        let inbox = if cluster { bm * inbox_pitch * 4 } else { 0 };
         // Before bulk copies a block's own sums lie over its stages.
         let sums = if join == Join::Copies { inbox } else { 0 };
         let stages = stages.max(sums);
@@ -76,7 +89,6 @@ impl ConvLayer {
         let end = residual_at + residual_bytes.next_multiple_of(16);
         let inbox_at = if apart { end } else { sums };
         let shared = slack + if apart { inbox_at + inbox } else { end };
-        let bulk_weights = self.bulk_weights(t, target);
         let mut d = self.defines(target);
         d.all(&[
             ("VEC", if self.channels.is_multiple_of(8) { 16 / self.x.size() } else { 4 }),

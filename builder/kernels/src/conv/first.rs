@@ -12,7 +12,7 @@ const FIRST: &str = include_str!("../../cuda/conv_first.cu");
 const STATIC_SHARED: usize = 48 * 1024;
 
 /// Rows and columns of a tile of pixels, and threads.
-const SHAPES: [(usize, usize, usize); 9] = [
+const SHAPES: &[(usize, usize, usize)] = &[
     (2, 64, 128),
     (4, 32, 128),
     (4, 64, 128),
@@ -20,6 +20,13 @@ const SHAPES: [(usize, usize, usize); 9] = [
     (8, 32, 128),
     (8, 32, 256),
     (8, 16, 128),
+    (8, 48, 128),
+    (8, 64, 128),
+    (12, 32, 128),
+    (16, 32, 128),
+    (16, 32, 256),
+    (16, 48, 256),
+    (16, 64, 256),
     (2, 128, 128),
     (2, 32, 64),
 ];
@@ -56,7 +63,7 @@ impl ConvLayer {
         let bytes = pixel * self.batch * self.input[0] * self.input[1]
             + self.y.dtype.size() * self.filters_stored * self.stored_pixels();
         let given = if self.planes.is_some() { " planes" } else { "" };
-        let candidate = |(h, w, threads): (usize, usize, usize)| {
+        let candidate = |&(h, w, threads): &(usize, usize, usize)| {
             let mut d = self.defines(target);
             d.all(&[("TILE_H", h), ("TILE_W", w), ("THREADS", threads)]);
             planes::define(self.planes.as_deref(), (self.input, self.x_pitch), &mut d);
@@ -79,7 +86,7 @@ impl ConvLayer {
                 predicted_us: 1.8 + 1.5 * bytes as f64 / (target.bandwidth_gbs * 1e3),
             }
         };
-        let fits = |shape: &_| self.shared_of(shape) <= STATIC_SHARED;
-        SHAPES.into_iter().filter(fits).map(candidate).collect()
+        let fits = |shape: &&_| self.shared_of(shape) <= STATIC_SHARED;
+        SHAPES.iter().filter(fits).map(candidate).collect()
     }
 }

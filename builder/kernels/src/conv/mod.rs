@@ -72,7 +72,8 @@ pub struct ConvLayer {
     /// The residual is added behind the activation instead.
     pub residual_last: bool,
     /// Of each 2 x 2 results, side by side, only the largest is stored: y has half the rows and
-    /// columns of `output`, rounded down. Not with a residual.
+    /// columns of `output`, rounded down. Not with a residual, and only where
+    /// [`pools`](ConvLayer::pools) says so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pooled: bool,
     /// What is read instead of f16 pixels; `channels` and `x_pitch` are 4 then. Rounded to f16,
@@ -236,6 +237,12 @@ impl Family for ConvLayer {
 }
 
 impl ConvLayer {
+    /// Whether results behind this activation can be pooled: kernels look for the largest sum
+    /// before what follows it, which must not turn the order around.
+    pub fn pools(activation: Option<Activation>) -> bool {
+        activation.is_none_or(Activation::never_falls)
+    }
+
     /// Products of integers.
     pub(crate) fn integer(&self) -> bool {
         self.x != DType::F16
@@ -293,7 +300,8 @@ impl ConvLayer {
         for &join in joins {
             let plain = Variant::default();
             let mut variants = vec![plain, Variant { rolled: true, ..plain }];
-            if t.wgmma && t.halo.is_some() && self.bulk_weights(t, target) {
+            let whole_rows = t.wgmma && t.halo.is_some() && t.row() == 128;
+            if whole_rows && self.bulk_weights(t, split, target) {
                 variants.push(Variant { producer: true, ..plain });
             }
             for variant in variants {

@@ -63,7 +63,7 @@ pub(super) fn fitted_tiles(
                 if bn < 16 || bn > widest || bn.is_power_of_two() {
                     continue;
                 }
-                let stages: &[usize] = if bn > 128 { &[4] } else { &[6, 9] };
+                let stages: &[usize] = if bn > 128 { &[4] } else { &[4, 6, 9] };
                 out.extend(stages.iter().map(|&s| (fitted(bm, bn, s, halo), split)));
             }
         }
@@ -229,57 +229,71 @@ pub(super) const HALO_WARPGROUP_TILES: &[Tile] = &[
     warpgroups(64, 64, 6).over([8, 8]),
     warpgroups(64, 64, 9).over([8, 8]),
     warpgroups(64, 128, 4).over([8, 8]),
+    warpgroups(64, 128, 9).over([8, 8]),
     warpgroups(64, 128, 6).over([8, 8]),
     warpgroups(64, 256, 4).over([8, 8]),
     warpgroups(128, 32, 5).over([8, 16]),
     warpgroups(128, 64, 4).over([8, 16]),
     warpgroups(128, 64, 6).over([8, 16]),
+    warpgroups(128, 64, 9).over([8, 16]),
     warpgroups(128, 64, 4).over([16, 8]),
     warpgroups(128, 128, 4).over([8, 16]),
     warpgroups(128, 128, 6).over([8, 16]),
+    warpgroups(128, 128, 9).over([8, 16]),
     warpgroups(128, 128, 4).over([16, 8]),
     warpgroups(128, 256, 4).over([8, 16]),
     warpgroups(192, 64, 4).over([24, 8]),
     warpgroups(192, 128, 4).over([24, 8]),
     warpgroups(256, 32, 4).over([16, 16]),
     warpgroups(256, 64, 4).over([16, 16]),
+    warpgroups(256, 64, 9).over([16, 16]),
     warpgroups(256, 128, 4).over([16, 16]),
 ];
 
-/// Patches of so few channels that rows of 128 bytes would be half empty.
+/// Patches of so few channels that rows of 128 bytes would be half empty: the weights of all taps
+/// of a 3x3 layer at once.
 pub(super) const NARROW_HALO_TILES: &[Tile] = &[
-    tile(32, 32, 32, 8, 2, 2).over(ROWS),
-    tile(64, 32, 32, 6, 4, 2).over(ROWS),
-    tile(64, 64, 32, 6, 2, 2).over(ROWS),
-    tile(64, 32, 32, 6, 4, 2).over([8, 8]),
-    tile(64, 64, 32, 6, 2, 2).over([8, 8]),
-    tile(128, 32, 32, 6, 4, 1).over([8, 16]),
-    tile(128, 64, 32, 6, 4, 2).over([8, 16]),
-    tile(32, 16, 16, 8, 2, 1).over(ROWS),
-    tile(64, 16, 16, 6, 4, 1).over(ROWS),
-    tile(64, 32, 16, 6, 4, 1).over([8, 8]),
-    tile(128, 16, 16, 6, 4, 1).over([8, 16]),
-    tile(128, 32, 16, 6, 4, 1).over([8, 16]),
+    tile(32, 32, 32, 9, 2, 2).over(ROWS),
+    tile(64, 32, 32, 9, 4, 2).over(ROWS),
+    tile(64, 64, 32, 9, 2, 2).over(ROWS),
+    tile(64, 32, 32, 9, 4, 2).over([8, 8]),
+    tile(64, 64, 32, 9, 2, 2).over([8, 8]),
+    tile(128, 32, 32, 9, 4, 1).over([8, 16]),
+    tile(128, 64, 32, 9, 4, 2).over([8, 16]),
+    tile(32, 16, 16, 9, 2, 1).over(ROWS),
+    tile(64, 16, 16, 9, 4, 1).over(ROWS),
+    tile(64, 32, 16, 9, 4, 1).over([8, 8]),
+    tile(64, 64, 16, 9, 4, 1).over([8, 8]),
+    tile(128, 16, 16, 9, 4, 1).over([8, 16]),
+    tile(128, 32, 16, 9, 4, 1).over([8, 16]),
+    tile(128, 64, 16, 9, 4, 2).over([8, 16]),
 ];
 
 /// The same with warpgroup products.
 pub(super) const NARROW_HALO_WARPGROUP_TILES: &[Tile] = &[
-    warpgroups(64, 32, 8).rows_of(64).over(ROWS),
-    warpgroups(64, 64, 8).rows_of(64).over(ROWS),
-    warpgroups(128, 32, 8).rows_of(64).over(ROWS),
-    warpgroups(128, 64, 6).rows_of(64).over(ROWS),
-    warpgroups(192, 64, 8).rows_of(64).over(ROWS),
-    warpgroups(256, 64, 6).rows_of(64).over(ROWS),
-    warpgroups(64, 64, 8).rows_of(64).over([8, 8]),
-    warpgroups(128, 64, 8).rows_of(64).over([8, 16]),
-    warpgroups(256, 32, 6).rows_of(64).over([16, 16]),
-    warpgroups(256, 64, 6).rows_of(64).over([16, 16]),
-    warpgroups(256, 128, 6).rows_of(64).over([16, 16]),
-    warpgroups(128, 16, 8).rows_of(32).over(ROWS),
-    warpgroups(128, 32, 8).rows_of(32).over([8, 16]),
-    warpgroups(256, 16, 8).rows_of(32).over([16, 16]),
-    warpgroups(256, 32, 8).rows_of(32).over([16, 16]),
-    warpgroups(256, 64, 8).rows_of(32).over([16, 16]),
+    warpgroups(64, 32, 9).rows_of(64).over(ROWS),
+    warpgroups(64, 64, 9).rows_of(64).over(ROWS),
+    warpgroups(128, 32, 9).rows_of(64).over(ROWS),
+    warpgroups(128, 64, 9).rows_of(64).over(ROWS),
+    warpgroups(192, 64, 9).rows_of(64).over(ROWS),
+    warpgroups(256, 64, 9).rows_of(64).over(ROWS),
+    warpgroups(64, 32, 9).rows_of(64).over([8, 8]),
+    warpgroups(64, 64, 9).rows_of(64).over([8, 8]),
+    warpgroups(64, 128, 9).rows_of(64).over([8, 8]),
+    warpgroups(128, 32, 9).rows_of(64).over([8, 16]),
+    warpgroups(128, 64, 9).rows_of(64).over([8, 16]),
+    warpgroups(128, 128, 9).rows_of(64).over([8, 16]),
+    warpgroups(256, 32, 9).rows_of(64).over([16, 16]),
+    warpgroups(256, 64, 9).rows_of(64).over([16, 16]),
+    warpgroups(256, 128, 9).rows_of(64).over([16, 16]),
+    warpgroups(128, 16, 9).rows_of(32).over(ROWS),
+    warpgroups(64, 32, 9).rows_of(32).over([8, 8]),
+    warpgroups(64, 64, 9).rows_of(32).over([8, 8]),
+    warpgroups(128, 32, 9).rows_of(32).over([8, 16]),
+    warpgroups(128, 64, 9).rows_of(32).over([8, 16]),
+    warpgroups(256, 16, 9).rows_of(32).over([16, 16]),
+    warpgroups(256, 32, 9).rows_of(32).over([16, 16]),
+    warpgroups(256, 64, 9).rows_of(32).over([16, 16]),
 ];
 
 /// How blocks that share K bring their sums together.

@@ -3,7 +3,7 @@
 use tobiuo_ops::{Activation, Quantization};
 use tobiuo_tensor::DType;
 
-use super::layers::{MOST_WORK, UNIT, Window, conv_x};
+use super::layers::{MOST_WORK, UNIT, Window, conv_x, whole_results};
 use super::{Memory, Random, TOLERANCE_F16};
 use crate::{
     ConvLayer, DepthwiseLayer, ElementwiseOp, Ends, Extents, GemvLayer, GlobalPoolLayer,
@@ -88,7 +88,7 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             filters_stored.next_multiple_of(16) + random.pick(&[0, 0, 16, 48])
         };
         let residual_pitch = random.once_in(3).then(|| pitch(random));
-        return Layer::Conv(ConvLayer {
+        return Layer::Conv(whole_results(ConvLayer {
             batch: w.batch,
             input: w.input,
             output: w.output,
@@ -112,7 +112,7 @@ pub(super) fn conv(random: &mut Random) -> Layer {
             x_zero_point,
             y: numbers(random, y, 2.0),
             residual: numbers(random, residual, 1.0),
-        });
+        }));
     }
 }
 

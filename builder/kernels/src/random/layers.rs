@@ -107,7 +107,7 @@ pub(super) fn conv_of(
     (filters, residual): (usize, bool),
 ) -> ConvLayer {
     let filters_stored = filters.next_multiple_of(8);
-    ConvLayer {
+    whole_results(ConvLayer {
         batch: w.batch,
         input: w.input,
         output: w.output,
@@ -129,7 +129,12 @@ pub(super) fn conv_of(
         x_zero_point: 0,
         y: Numbers::F16,
         residual: Numbers::F16,
-    }
+    })
+}
+
+/// The layer, pooled only where it may be.
+pub(super) fn whole_results(layer: ConvLayer) -> ConvLayer {
+    ConvLayer { pooled: layer.pooled && ConvLayer::pools(layer.activation), ..layer }
 }
 
 /// A convolution's x, where it is floats.

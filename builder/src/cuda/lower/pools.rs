@@ -1,6 +1,7 @@
 //! A convolution of which nothing but a 2 x 2 max pool reads the result stores the maxima itself.
 
 use tobiuo_kernels::{ConvLayer, Layer, PoolLayer};
+use tobiuo_tensor::DType;
 
 use super::{Lowered, Lowering, Operand};
 use crate::cuda::view::View;
@@ -19,7 +20,7 @@ pub(super) fn joined(lowering: &Lowering, second: usize) -> Option<(usize, Lower
     let (Layer::Conv(c), [made]) = (&conv.layer, &conv.outputs[..]) else { return None };
     let same =
         |a: &View, b: &View| (a.offset, &a.strides, &a.shape) == (b.offset, &b.strides, &b.shape);
-    let layer = pooled(c, p).filter(|_| same(made, read))?;
+    let layer = pooled(c, p).filter(|_| same(made, read) && rises(lowering, conv, c))?;
     let joined = Lowered {
         layer: Layer::Conv(layer),
         outputs: pool.outputs.clone(),
@@ -27,6 +28,17 @@ pub(super) fn joined(lowering: &Lowering, second: usize) -> Option<(usize, Lower
         ..conv.clone()
     };
     Some((first, joined))
+}
+
+/// Whether results of integers rise with their sums: a model's own scales may be negative.
+fn rises(lowering: &Lowering, lowered: &Lowered, conv: &ConvLayer) -> bool {
+    let multipliers = |ends: &[u8]| {
+        let multiplier = |end: &[u8]| f32::from_le_bytes([end[0], end[1], end[2], end[3]]);
+        ends.chunks_exact(8).all(|end| multiplier(end) >= 0.0)
+    };
+    let stored = !conv.y.is_integer() || conv.y.scale > 0.0;
+    let ends = lowered.constants.get(1).map(|&number| &lowering.constants[number]);
+    stored && (conv.x == DType::F16 || ends.is_some_and(|ends| multipliers(ends)))
 }
 
 /// Both layers as one, where that is one and faster than two.
@@ -45,7 +57,7 @@ fn pooled(conv: &ConvLayer, pool: &PoolLayer) -> Option<ConvLayer> {
         [conv.output, conv.output.map(|n| n.next_multiple_of(8))].map(|[h, w]| h * w);
     let patches = conv.strides == [1, 1] && conv.kernel != [1, 1] && conv.channels > 4;
     let gains = !patches || all as f64 <= WASTE * whole as f64;
-    let fits = conv.residual_pitch.is_none() && !conv.pooled;
+    let fits = conv.residual_pitch.is_none() && !conv.pooled && ConvLayer::pools(conv.activation);
     (window && sizes && aligned && gains && fits).then(|| ConvLayer {
         pooled: true,
         y_pitch: pool.y_pitch,
