@@ -183,12 +183,14 @@ KERNEL(const X* x, const i8* __restrict__ w, const float2* __restrict__ ends, co
         if (RESIDUAL && n + q < limit) add.v[q] = res[(u64)m * LDR + channel + q];
 #endif
       Pack<Y, 4> out;
+      float result[4];
 #pragma unroll
       for (int q = 0; q < 4; q++) {
         float v = __fmaf_rn((float)(sums[i][j + q] - total[q]), end[q].x, end[q].y);
         if (RESIDUAL && !RESIDUAL_LAST) v = with_residual(v, add.v[q]);
         v = activate_exact<ACT>(v, ACT_A, ACT_B);
         if (RESIDUAL && RESIDUAL_LAST) v = with_residual(v, add.v[q]);
+        result[q] = v;
         out.v[q] = stored(v);
 #if POOLED
         if (i % 4 > 0) out.v[q] = larger(largest[q], out.v[q]);
@@ -199,7 +201,9 @@ KERNEL(const X* x, const i8* __restrict__ w, const float2* __restrict__ ends, co
       if (i % 4 < 3) continue;
       m /= 4;
 #endif
-#if FILTERS % 4 == 0 || GROUPS == 1
+#if Y_PLANES
+      store_planes<FILTERS>(y, m, n, result);
+#elif FILTERS % 4 == 0 || GROUPS == 1
       store_pack(y + (u64)m * LDY + channel, out);
 #else
 #pragma unroll

@@ -354,7 +354,9 @@ __device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* share
     const u32 low = stored2(f[0], f[1]), high = stored2(f[2], f[3]);
     // All rows are read, so that they are read together.
     if (pixels[t] < 0) continue;
-#if IS_INTEGER(Y_KIND)
+#if Y_PLANES
+    store_planes<OC>(y, pixels[t], n, f);
+#elif IS_INTEGER(Y_KIND)
     *(u32*)(y + (u64)pixels[t] * LDY + n) = __byte_perm(low, high, 0x5410);
 #else
     *(uint2*)(y + (u64)pixels[t] * LDY + n) = make_uint2(low, high);
@@ -442,10 +444,16 @@ __device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* share
         Pack<R, 2> add = {};
         if (PREFETCH_RESIDUAL) add = load_pack<R, 2>((const R*)(shared + RESIDUAL_AT + row * RESIDUAL_PITCH) + c);
         else if (RESIDUAL && pixel >= 0 && n < OC_STORED) add = load_pack<R, 2>(res + (u64)pixel * LDR + n);
-        float p = finished(acc[i][j][h * 2], shared_ends[c], add.v[0]);
-        e[j] = stored2(p, finished(acc[i][j][h * 2 + 1], shared_ends[c + 1], add.v[1]));
+        const float v[2] = {finished(acc[i][j][h * 2], shared_ends[c], add.v[0]), finished(acc[i][j][h * 2 + 1], shared_ends[c + 1], add.v[1])};
+#if Y_PLANES
+        if (pixel >= 0) store_planes<OC>(y, pixel, n, v);
+#else
+        e[j] = stored2(v[0], v[1]);
+#endif
       }
+#if !Y_PLANES
       store_row<WN / 8, 1>(y, pixel, n0 + warp.column * WN, lane, e);
+#endif
     }
 #endif
   }

@@ -73,7 +73,7 @@ KERNEL(const X* x, const f16* __restrict__ w, const float* __restrict__ bias, Y*
     }
   wait_for_producers();
 #if PLANES
-  x += X_OFFSET + image * X_STEP_N;
+  x += X_OFFSET + (int)image * X_STEP_N;
 #pragma unroll
   for (int first = 0; first < EACH; first += ASKED) {
     X given[ASKED][4] = {};

@@ -86,6 +86,7 @@ __device__ __forceinline__ void product(Sum (&sums)[WM / 16][UNITS][4], u32 at_a
 template <int KIND>
 __device__ __forceinline__ void put2(u8* to, float p, float q, float inverse, int zero) {
   if constexpr (IS_INTEGER(KIND)) *(u16*)to = (u16)bytes2(quantised<KIND>(p, inverse, zero), quantised<KIND>(q, inverse, zero));
+  else if constexpr (KIND == 0) *(float2*)to = make_float2(p, q);
   else *(u32*)to = pack_f16(p, q);
 }
 __device__ __forceinline__ float first_end(Sum sum, End end, R r) {
@@ -247,7 +248,7 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
   __syncthreads();
 #pragma unroll 2
   for (u32 p = tid; p < BM * (OWN / 4); p += THREADS) {
-    const u32 r = p / (OWN / 4), c = p % (OWN / 4) * 4, m = m0 + r;
+    const u32 r = PIXELS_FIRST ? p % BM : p / (OWN / 4), c = (PIXELS_FIRST ? p / BM : p % (OWN / 4)) * 4, m = m0 + r;
     if (m >= M_TOTAL) continue;
     Sum v[4] = {};
 #pragma unroll
@@ -259,10 +260,14 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
     float f[4];
 #pragma unroll
     for (int q = 0; q < 4; q++) f[q] = second_end(v[q], shared_ends2[c + q]);
+#if Y_PLANES
+    store_planes<OC>(y, m, slice * OWN + c, f);
+#else
     Pack<Y, 4> out;
     put2<Y_KIND>((u8*)&out, f[0], f[1], Y_INVERSE, Y_ZERO);
     put2<Y_KIND>((u8*)&out + 2 * BYTES_OF(Y_KIND), f[2], f[3], Y_INVERSE, Y_ZERO);
     store_pack(y + (u64)m * LDY + slice * OWN + c, out);
+#endif
   }
   cluster_wait();
 #else
@@ -285,11 +290,20 @@ KERNEL(const X* x, const W* __restrict__ w1, const End* __restrict__ ends1, cons
         put2<Y_KIND>(shared + W1_AT + r * Y_PITCH + c * BYTES_OF(Y_KIND), second_end(sums[i][j][h * 2], end[j][0]), second_end(sums[i][j][h * 2 + 1], end[j][1]), Y_INVERSE, Y_ZERO);
       }
   __syncthreads();
+#if Y_PLANES
+#pragma unroll 2
+  for (u32 i = tid; i < BM * OC; i += THREADS) {
+    const u32 r = PIXELS_FIRST ? i % BM : i / OC, c = PIXELS_FIRST ? i / BM : i % OC;
+    const float v[1] = {number(*(const Y*)(shared + W1_AT + r * Y_PITCH + c * BYTES_OF(Y_KIND)))};
+    if (m0 + r < M_TOTAL) store_planes<OC>(y, m0 + r, c, v);
+  }
+#else
   constexpr int Y_PIECE = 8 / BYTES_OF(Y_KIND);
 #pragma unroll 2
   for (u32 i = tid; i < BM * (OC_STORED / Y_PIECE); i += THREADS) {
     const u32 r = i / (OC_STORED / Y_PIECE), c = i % (OC_STORED / Y_PIECE) * Y_PIECE;
     if (m0 + r < M_TOTAL) *(uint2*)(y + (u64)(m0 + r) * LDY + c) = *(const uint2*)(shared + W1_AT + r * Y_PITCH + c * BYTES_OF(Y_KIND));
   }
+#endif
 #endif
 }

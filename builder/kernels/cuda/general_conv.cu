@@ -267,10 +267,17 @@ KERNEL(const X* x, const T* FIXED w, const float* FIXED bias, Y* y, const R* res
 #if FILTERS % TOGETHER == 0 || GROUPS == 1
       Pack<R, TOGETHER> add = {};
       if (RESIDUAL) add = load_pack<R, TOGETHER>(res + pixel * LDR + channel);
+#if Y_PLANES
+      float result[TOGETHER];
+#pragma unroll
+      for (int q = 0; q < TOGETHER; q++) result[q] = value(q, RESIDUAL ? real(add.v[q]) : 0.0f);
+      store_planes<FILTERS>(y, (u32)pixel, n, result);
+#else
       Pack<Y, TOGETHER> out;
 #pragma unroll
       for (int q = 0; q < TOGETHER; q++) out.v[q] = stored(value(q, RESIDUAL ? real(add.v[q]) : 0.0f));
       store_pack(y + pixel * LDY + channel, out);
+#endif
 #else
 #pragma unroll
       for (int q = 0; q < TOGETHER; q++) {

@@ -130,6 +130,8 @@ pub(super) struct Stored {
     pub residual: Numbers,
     /// Of each 2 x 2 results only the largest is stored; FFMA only.
     pub pooled: bool,
+    /// As [`crate::ConvLayer`] has it.
+    pub y_planes: Option<[usize; 3]>,
 }
 
 impl Family for GeneralConvLayer {
@@ -139,7 +141,7 @@ impl Family for GeneralConvLayer {
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
         let own = Numbers::float(self.dtype);
-        let ends = Stored { y: own, residual: own, pooled: false };
+        let ends = Stored { y: own, residual: own, pooled: false, y_planes: None };
         self.ordered_candidates(WeightOrder::DepthFirst, (None, ends), target)
     }
 
@@ -346,10 +348,11 @@ impl GeneralConvLayer {
             planes::define(planes, (self.input, self.x_pitch), &mut d);
             d.activation(self.activation);
             ends.y.define("Y", &mut d);
+            planes::define_results(ends.y_planes, &mut d);
             ends.residual.define("R", &mut d);
             Some(Candidate {
                 label: tile.label(split),
-                source: d.source(&[VECTOR, NUMBERS, tile::SOURCE, SOURCE]),
+                source: d.source(&[VECTOR, NUMBERS, planes::STORE, tile::SOURCE, SOURCE]),
                 specific: false,
                 grid: [blocks, 1, 1],
                 block: tile.threads() as u32,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
-use super::conv::weight_at;
+use super::conv::{planes, weight_at};
 use super::defines::{Defines, ceil_div};
 use super::numbers::{EXACT, NUMBERS, Numbers, activated, define_exact, kind, scaled};
 use super::reference::{load, reach};
@@ -98,7 +98,7 @@ impl Family for IntegerConvLayer {
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
-        self.candidates_of(false, target)
+        self.candidates_of((false, None), target)
     }
 
     fn extents(&self) -> Extents {
@@ -182,16 +182,20 @@ impl Family for IntegerConvLayer {
     }
 }
 
+/// How results are stored: pooled or not, and [`crate::ConvLayer::y_planes`].
+type Ends = (bool, Option<[usize; 3]>);
+
 impl IntegerConvLayer {
-    /// `pooled`: of each 2 x 2 results only the largest is stored.
-    pub(crate) fn candidates_of(&self, pooled: bool, target: &Target) -> Vec<Candidate> {
-        let pixels = self.computed(pooled);
+    /// `ends`: whether of each 2 x 2 results only the largest is stored, and where they lie if not in
+    /// pixels.
+    pub(crate) fn candidates_of(&self, ends: Ends, target: &Target) -> Vec<Candidate> {
+        let pixels = self.computed(ends.0);
         let fits = |t: &&Tile| {
             let [bm, bn] = t.block;
             (bn == 16 || bn / 2 < self.filters_of_tiles()) && (bm == 32 || bm / 2 < pixels)
         };
         let steps = [32, 64];
-        let each = |t| steps.map(|bk| self.candidate(t, bk, pooled, target));
+        let each = |t| steps.map(|bk| self.candidate(t, bk, ends, target));
         TILES.iter().filter(fits).flat_map(each).collect()
     }
 
@@ -221,7 +225,8 @@ impl IntegerConvLayer {
         self.filters_stored - (self.groups - 1) * self.filters
     }
 
-    fn candidate(&self, t: &Tile, bk: usize, pooled: bool, target: &Target) -> Candidate {
+    fn candidate(&self, t: &Tile, bk: usize, ends: Ends, target: &Target) -> Candidate {
+        let (pooled, y_planes) = ends;
         let ([bm, bn], [tm, tn]) = (t.block, t.thread);
         let threads = bm / tm * (bn / tn);
         // Bytes of k that follow one another in x.
@@ -268,6 +273,7 @@ impl IntegerConvLayer {
         .set("X_ZERO", format!("({})", self.x_zero_point))
         .activation(self.activation);
         self.y.define("Y", &mut d);
+        planes::define_results(y_planes, &mut d);
         self.residual.define("R", &mut d);
         define_exact(&mut d);
         let grid = [
@@ -287,7 +293,7 @@ impl IntegerConvLayer {
         let totals = if self.x_zero_point == 0 { Argument::Null } else { Argument::Constant(2) };
         Candidate {
             label: format!("{bm}x{bn}x{bk} t{tm}x{tn}"),
-            source: d.source(&[NUMBERS, EXACT, SOURCE]),
+            source: d.source(&[NUMBERS, planes::STORE, EXACT, SOURCE]),
             grid: grid.map(|n| n as u32),
             block: threads as u32,
             shared: 0,

@@ -34,6 +34,7 @@ fn convolution_of(zero: i32) {
         residual_last: false,
         pooled: false,
         planes: None,
+        y_planes: None,
         x: DType::U8,
         x_zero_point: zero,
         y,

@@ -85,6 +85,7 @@ fn convolution_with_everything() {
         residual_last: false,
         pooled: false,
         planes: None,
+        y_planes: None,
         x: DType::F16,
         x_zero_point: 0,
         y: Numbers::F16,

@@ -21,7 +21,7 @@ mod pools;
 mod reduce;
 mod window;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 
 use tobiuo_engine::Precision;
@@ -97,22 +97,42 @@ pub struct Lowering {
     pub values: Vec<(ValueId, View)>,
 }
 
-/// A layer joined with one in front of it, and that one's number; `None` where it stays.
-type Joined = fn(&Lowering, usize) -> Option<(usize, Lowered)>;
+/// Layers joined.
+struct Joined {
+    /// The layer that is left out.
+    gone: usize,
+    /// The memory that nothing touches any more.
+    between: BufferId,
+    /// What others become.
+    layers: Vec<(usize, Lowered)>,
+}
 
 impl Lowering {
-    /// Joins layers where `joined` does. The buffers that nothing touches any more are returned.
-    fn join(&mut self, joined: Joined) -> HashSet<BufferId> {
-        let mut gone = HashSet::new();
-        for second in 0..self.layers.len() {
-            let Some((first, layer)) = joined(self, second) else { continue };
-            gone.insert(self.layers[first].outputs[0].buffer);
-            self.layers[second] = layer;
+    /// Joins each layer with others where `joined` does. `views` are where values are: those that
+    /// are nowhere any more are taken out.
+    fn join(
+        &mut self,
+        joined: fn(&Lowering, usize) -> Option<Joined>,
+        views: &mut HashMap<ValueId, View>,
+    ) {
+        for i in 0..self.layers.len() {
+            let Some(Joined { gone, between, layers }) = joined(self, i) else { continue };
             // Its place is kept until all are done.
-            self.layers[first].outputs.clear();
+            self.layers[gone].outputs.clear();
+            for (i, layer) in layers {
+                for (old, new) in self.layers[i].outputs.iter().zip(&layer.outputs) {
+                    views.values_mut().filter(|v| *v == old).for_each(|v| *v = new.clone());
+                }
+                self.layers[i] = layer;
+            }
+            views.retain(|_, view| view.buffer != between);
         }
         self.layers.retain(|layer| !layer.outputs.is_empty());
-        gone
+    }
+
+    /// An input or output.
+    fn is_port(&self, buffer: BufferId) -> bool {
+        self.inputs.iter().chain(&self.outputs).any(|v| v.buffer == buffer)
     }
 
     /// The layer in front of `second` that alone writes a buffer, where nobody else reads it.
@@ -121,8 +141,7 @@ impl Lowering {
         let mut around = (0..self.layers.len()).filter(|&i| touches(&self.layers[i]));
         let (first, other) = (around.next()?, around.next()?);
         let alone = other == second && around.next().is_none();
-        let port = self.inputs.iter().chain(&self.outputs).any(|v| v.buffer == buffer);
-        (alone && !port).then_some(first)
+        (alone && !self.is_port(buffer)).then_some(first)
     }
 }
 
@@ -225,9 +244,10 @@ pub fn lower(graph: &Graph, precision: Precision) -> Result<Lowering, LowerError
             l.missing.push(NoKernel { node: name.clone(), op: "output", why });
         }
     }
-    let mut gone = chains::join(&mut l.out);
-    gone.extend(l.out.join(pools::joined));
-    gone.extend(l.out.join(planes::joined));
+    let gone = chains::join(&mut l.out);
+    for joined in [pools::joined, planes::read, planes::stored] {
+        l.out.join(joined, &mut l.views);
+    }
     let mut values: Vec<_> = l.views.iter().map(|(&v, view)| (v, view.clone())).collect();
     values.retain(|(_, v)| v.buffer.constant().is_none() && !gone.contains(&v.buffer));
     values.sort_by_key(|(v, _)| *v);

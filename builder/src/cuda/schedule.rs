@@ -182,25 +182,32 @@ pub fn dependencies(lowering: &Lowering) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// False only when two views surely share no element: other buffers, or other channels of the
-/// same pixels.
+/// False only when two views surely share no element: other buffers, other parts of one, or, counted
+/// from every so many elements (a pixel, a plane), other parts of each, as channels of the same pixels
+/// are.
 fn overlap(a: &View, b: &View) -> bool {
-    if a.buffer != b.buffer {
-        return false;
-    }
-    let pixels = |v: &View| v.shape.len() == 4 && v.strides[1] == 1 && v.pixel_pitch().is_some();
-    let same_pixels = pixels(a)
-        && pixels(b)
-        && a.pixel_pitch() == b.pixel_pitch()
-        && [0, 2, 3].iter().all(|&i| a.shape[i] == b.shape[i]);
-    let Some(pitch) = a.pixel_pitch().filter(|_| same_pixels) else { return true };
-    let channels = |v: &View| {
-        let first = v.offset as usize;
-        (first, first + v.shape[1].max(v.channels_stored))
+    let apart = |&step: &i64| match (part(a, step), part(b, step)) {
+        (Some((a0, a1)), Some((b0, b1))) => a1 <= b0 || b1 <= a0,
+        _ => false,
     };
-    let ((a0, a1), (b0, b1)) = (channels(a), channels(b));
-    // Both begin in the first pixel of the buffer's picture.
-    a1 > pitch || b1 > pitch || (a0 < b1 && b0 < a1)
+    a.buffer == b.buffer && !a.strides.iter().chain(&[i64::MAX]).any(apart)
+}
+
+/// Where the elements of a view lie in each `step` elements of its buffer, where they do so in all
+/// alike and no run of them goes on in the next.
+fn part(view: &View, step: i64) -> Option<(i64, i64)> {
+    if step < 1 || view.offset < 0 || view.strides.iter().any(|&s| s < 0) {
+        return None;
+    }
+    let (first, mut extent) = (view.offset % step, 1);
+    for (axis, (&n, &stride)) in view.shape.iter().zip(&view.strides).enumerate() {
+        // A pixel's padding is written too.
+        let n = if axis == 1 && stride == 1 { n.max(view.channels_stored) } else { n };
+        if stride % step != 0 {
+            extent += (n.max(1) as i64 - 1) * stride;
+        }
+    }
+    (first + extent <= step).then_some((first, first + extent))
 }
 
 #[cfg(test)]

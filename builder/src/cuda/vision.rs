@@ -1,8 +1,9 @@
 //! The camera pipeline's kernels of a plan: where they read and write, which launches they save.
 //!
-//! A frame becomes the network's picture in the layout that its first layer reads, so the copy
-//! from the input tensor is left out; boxes or classes are taken from what the output tensor
-//! would be converted from, so that conversion is left out too.
+//! A frame becomes the network's picture in the layout that its first layer reads, so a copy from
+//! the input tensor is left out; boxes or classes are taken from what the output tensor would be
+//! converted from, so that conversion is left out too. Where there are no such copies, input and
+//! output are what is written and read.
 
 use tobiuo_engine::{
     ChannelOrder, CudaArgument, CudaHead, CudaKernel, CudaLaunch, CudaModule, CudaVision, Plan,

@@ -1,5 +1,5 @@
 use tobiuo_engine::{Detect, Fit, Precision};
-use tobiuo_ops::{Conv, Op};
+use tobiuo_ops::{Conv, Op, Pool, PoolKind};
 use tobiuo_tensor::Tensor;
 
 use super::*;
@@ -27,13 +27,25 @@ fn conv(g: &mut Graph, name: &str, x: ValueId, filters: usize, kernel: usize) ->
     g.push1(name, op, &[x, w, b]).unwrap()
 }
 
-/// A detector of 3 classes on 16 x 16 pixels, its first layer's window so large; with `both`
-/// another layer reads the picture too.
+/// A detector of 3 classes on 16 x 16 pixels, its first layer's window so large, its last layer a
+/// pool where it is that large; otherwise both are 1 x 1. With `both` another layer reads the
+/// picture too.
 fn detector(kernel: usize, both: bool) -> Graph {
     let mut g = Graph::new();
     let x = g.add_input("x", DType::F32, vec![1, 3, 16, 16]);
     let a = conv(&mut g, "a", x, 16, kernel);
-    let y = conv(&mut g, "b", a, 7, 1);
+    let mut y = conv(&mut g, "b", a, 7, 1);
+    if kernel > 1 {
+        let op = Op::Pool(Pool {
+            kind: PoolKind::Max,
+            kernel: vec![3; 2],
+            strides: vec![1; 2],
+            pads: vec![1; 4],
+            dilations: vec![1; 2],
+            ceil_mode: false,
+        });
+        y = g.push1("p", op, &[y]).unwrap();
+    }
     let y = g.push1("r", Op::Reshape { shape: vec![1, 7, 256] }, &[y]).unwrap();
     g.outputs.push(("y".into(), y));
     if both {
@@ -138,10 +150,12 @@ fn both_conversions_are_left_out() {
 }
 
 #[test]
-fn a_first_layer_that_reads_the_input_itself_finds_the_picture_there() {
-    let (lowering, _, vision) = with_vision(&detector(3, false), Precision::Fp16);
-    assert_eq!(lowering.layers[0].layer.family(), "conv_planes");
-    assert_eq!(vision.replaces, [lowering.layers.len() as u32 - 1]);
+fn layers_that_read_the_input_and_store_the_output_themselves_find_them_there() {
+    let (lowering, _, vision) = with_vision(&detector(1, false), Precision::Fp16);
+    let families: Vec<&str> = lowering.layers.iter().map(|l| l.layer.family()).collect();
+    assert_eq!(families, ["conv_planes", "conv_planes"]);
+    assert!(vision.replaces.is_empty());
+    assert!(matches!(vision.head.output, CudaArgument::Output { index: 0, offset: 0, .. }));
     assert!(matches!(vision.picture, CudaArgument::Input { index: 0, offset: 0, .. }));
     assert_eq!((vision.dtype, &vision.strides[..]), (DType::F32, &[256, 16, 1][..]));
 }

@@ -1,7 +1,7 @@
 //! One tile of the convolutions on tensor cores as a candidate: its shared memory, source and predicted time.
 
 use super::tiles::{Join, Tile};
-use super::{ConvLayer, OWN_SHARED};
+use super::{ConvLayer, OWN_SHARED, planes};
 use crate::defines::ceil_div;
 use crate::numbers::{EXACT, NUMBERS};
 use crate::{Argument, Candidate, Target};
@@ -152,7 +152,8 @@ impl ConvLayer {
                 let product = if t.wgmma { warpgroup_mma(bn, self.x) } else { String::new() };
                 let body = if t.halo.is_some() { HALO } else { IM2COL };
                 let (mma, exact) = if self.integer() { (MMA_INTEGER, EXACT) } else { (MMA, "") };
-                d.source(&[NUMBERS, exact, POOLED, &product, mma, FRAGMENTS, TILE, EPILOGUE, body])
+                let common = [NUMBERS, planes::STORE, exact, POOLED].concat();
+                d.source(&[&common, &product, mma, FRAGMENTS, TILE, EPILOGUE, body])
             },
             grid: [tiles[0] as u32, tiles[1] as u32, split as u32],
             block: if producer { threads + 32 } else { threads } as u32,

@@ -86,11 +86,13 @@ impl ConvChainLayer {
         ConvPairLayer::new(first, &plain, false)?;
         ConvPairLayer::new(second, third, keep)?;
         let channels = swizzles(first.channels * first.x.size());
-        (first.residual_pitch.is_none() && channels).then(|| ConvChainLayer {
-            first: first.clone(),
-            second: second.clone(),
-            third: third.clone(),
-            keep,
+        (first.residual_pitch.is_none() && third.y_planes.is_none() && channels).then(|| {
+            ConvChainLayer {
+                first: first.clone(),
+                second: second.clone(),
+                third: third.clone(),
+                keep,
+            }
         })
     }
 

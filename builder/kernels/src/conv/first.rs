@@ -41,6 +41,7 @@ impl ConvLayer {
             && self.dilations[1] == 1
             && self.filters_stored <= 64
             && self.residual_pitch.is_none()
+            && self.y_planes.is_none()
             && !self.integer()
             && SHAPES.iter().any(|shape| self.shared_of(shape) <= STATIC_SHARED)
     }

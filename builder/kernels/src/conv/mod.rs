@@ -86,9 +86,13 @@ pub struct ConvLayer {
     /// The integer of x that stands for 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub x_zero_point: i32,
-    /// How results are stored: f16 or integers.
+    /// How results are stored: f16 or integers; in planes f32 too.
     #[serde(default = "Numbers::f16", skip_serializing_if = "Numbers::is_f16")]
     pub y: Numbers,
+    /// Results do not lie in pixels, but so many elements apart from picture to picture, filter to
+    /// filter and pixel to pixel, f32 or f16; not pooled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub y_planes: Option<[usize; 3]>,
     /// How the residual is: f16 or integers.
     #[serde(default = "Numbers::f16", skip_serializing_if = "Numbers::is_f16")]
     pub residual: Numbers,
@@ -118,10 +122,11 @@ pub(crate) fn weight_at(filter: usize, k: usize, rows: usize, size: usize) -> us
 
 impl Family for ConvLayer {
     fn name(&self) -> &'static str {
-        match (self.integer(), &self.planes) {
-            (true, _) => "conv_i8",
-            (false, None) => "conv",
-            (false, Some(_)) => "conv_planes",
+        match (self.integer(), self.planes.is_some() || self.y_planes.is_some()) {
+            (false, false) => "conv",
+            (false, true) => "conv_planes",
+            (true, false) => "conv_i8",
+            (true, true) => "conv_planes_i8",
         }
     }
 
@@ -130,11 +135,16 @@ impl Family for ConvLayer {
             // Neither cp.async nor products of this depth: products in f32, or four integers at
             // a time, of the same weights.
             if self.integer() {
-                return self.without_tensor_cores().candidates_of(self.pooled, target);
+                let ends = (self.pooled, self.y_planes);
+                return self.without_tensor_cores().candidates_of(ends, target);
             }
             let order = WeightOrder::Blocks { rows: self.filters_stored };
-            let ends =
-                general_conv::Stored { y: self.y, residual: self.residual, pooled: self.pooled };
+            let ends = general_conv::Stored {
+                y: self.y,
+                residual: self.residual,
+                pooled: self.pooled,
+                y_planes: self.y_planes,
+            };
             let given = self.planes.as_deref();
             return self.as_general().ordered_candidates(order, (given, ends), target);
         }
@@ -185,13 +195,19 @@ impl Family for ConvLayer {
         Extents {
             inputs,
             constants,
-            outputs: vec![reach(last * self.y_pitch, self.filters_stored, self.y.dtype)],
+            outputs: vec![match self.y_planes {
+                Some(steps) => self.y_planes_bytes(steps),
+                None => reach(last * self.y_pitch, self.filters_stored, self.y.dtype),
+            }],
         }
     }
 
     fn reference(&self, inputs: &[&[u8]], constants: &[&[u8]], outputs: &mut [Vec<u8>]) {
         if self.pooled {
             return self.pooled_reference(inputs, constants, outputs);
+        }
+        if let Some(steps) = self.y_planes {
+            return self.y_planes_reference((inputs, constants), steps, &mut outputs[0]);
         }
         if self.integer() {
             return self.without_tensor_cores().reference(inputs, constants, outputs);
@@ -229,7 +245,7 @@ impl Family for ConvLayer {
                 let at = pixel * self.y_pitch + f;
                 match self.y.is_integer() {
                     true => self.y.store(&mut outputs[0], at, value as f32),
-                    false => store(&mut outputs[0], DType::F16, at, value),
+                    false => store(&mut outputs[0], self.y.dtype, at, value),
                 }
             }
         }
@@ -432,6 +448,7 @@ impl ConvLayer {
     fn define_results(&self, d: &mut Defines) {
         d.all(&[("OC", self.filters), ("OC_STORED", self.filters_stored), ("LDY", self.y_pitch)]);
         self.y.define("Y", d);
+        planes::define_results(self.y_planes, d);
     }
 
     /// The others.

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ConvLayer;
 use super::candidate::{FRAGMENTS, MMA, MMA_INTEGER, clustered};
+use super::{ConvLayer, planes};
 use crate::defines::{ceil_div, float};
 use crate::numbers::{EXACT, NUMBERS};
 use crate::{Argument, Candidate, Extents, Family, Target, activation_code};
@@ -175,7 +175,7 @@ impl ConvPairLayer {
         let (mma, exact) = if first.integer() { (MMA_INTEGER, EXACT) } else { (MMA, "") };
         Candidate {
             label: format!("pair {}px c{} w{}x{}", t.bm, t.split, t.warps[0], t.warps[1]),
-            source: d.source(&[NUMBERS, exact, mma, FRAGMENTS, JOINED, PAIR]),
+            source: d.source(&[NUMBERS, planes::STORE, exact, mma, FRAGMENTS, JOINED, PAIR]),
             grid: [t.split as u32, tiles as u32, 1],
             block: (t.warps[0] * t.warps[1] * 32) as u32,
             shared: at.all as u32,

@@ -1,14 +1,15 @@
-//! What a first convolution reads where that is not f16 pixels: floats as they were given.
+//! Floats as a network's inputs and outputs are: a first convolution reads them so, a last one stores
+//! them so, and neither needs a copy.
 
 use serde::{Deserialize, Serialize};
 use tobiuo_tensor::DType;
 
 use super::ConvLayer;
-use crate::Strided;
 use crate::defines::Defines;
 use crate::memory::each_index;
-use crate::numbers::kind;
+use crate::numbers::{Numbers, kind};
 use crate::reference::{load_at, store};
+use crate::{Family, Strided};
 
 /// A picture of at most 4 channels with any strides, of f32 or f16: as a network's input comes,
 /// in planes or not. Its elements are rounded to f16 when they are read.
@@ -42,6 +43,20 @@ impl Planes {
         });
         out
     }
+}
+
+/// The source of what stores results so.
+pub(crate) const STORE: &str = include_str!("../../cuda/planes.cuh");
+
+/// `Y_PLANES`, and how far results are apart there.
+pub(crate) fn define_results(y_planes: Option<[usize; 3]>, d: &mut Defines) {
+    let [picture, filter, pixel] = y_planes.unwrap_or_default();
+    d.all(&[
+        ("Y_PLANES", usize::from(y_planes.is_some())),
+        ("Y_STEP_N", picture),
+        ("Y_STEP_C", filter),
+        ("Y_STEP_P", pixel),
+    ]);
 }
 
 /// `PLANES`, and for kernels that read such pictures where the elements lie; without planes that of
@@ -78,6 +93,45 @@ impl ConvLayer {
         (channels && within && self.is_first())
             .then(|| ConvLayer { planes: Some(Box::new(planes)), ..self.clone() })
     }
+
+    /// The layer storing floats of a type so far apart from picture to picture, filter to filter and
+    /// pixel to pixel, where kernels can.
+    pub fn with_y_planes(&self, dtype: DType, steps: [usize; 3]) -> Option<ConvLayer> {
+        let floats = dtype.is_float() && matches!(self.y.dtype, DType::F16 | DType::F32);
+        let fits = floats && !self.pooled && self.planes.is_none();
+        fits.then(|| ConvLayer {
+            y: Numbers::float(dtype),
+            y_pitch: self.filters_stored,
+            y_planes: Some(steps),
+            ..self.clone()
+        })
+    }
+
+    /// Bytes from the address of such results to behind the last one.
+    pub(super) fn y_planes_bytes(&self, steps: [usize; 3]) -> usize {
+        let [h, w] = self.output;
+        let last = [self.batch, self.filters, h * w].map(|n| n - 1);
+        let last: usize = last.iter().zip(steps).map(|(n, step)| n * step).sum();
+        (last + 1) * self.y.dtype.size()
+    }
+
+    /// All results as pixels, then each to its place.
+    pub(super) fn y_planes_reference(
+        &self,
+        (inputs, constants): (&[&[u8]], &[&[u8]]),
+        steps: [usize; 3],
+        y: &mut [u8],
+    ) {
+        let pixels = ConvLayer { y_planes: None, ..self.clone() };
+        let mut results = vec![vec![0; pixels.extents().outputs[0]]];
+        pixels.reference(inputs, constants, &mut results);
+        let (size, [h, w]) = (self.y.dtype.size(), self.output);
+        each_index(&[self.batch, self.filters, h * w], |i| {
+            let to: usize = i.iter().zip(steps).map(|(n, step)| n * step).sum();
+            let from = (i[0] * h * w + i[2]) * self.y_pitch + i[1];
+            y[to * size..][..size].copy_from_slice(&results[0][from * size..][..size]);
+        });
+    }
 }
 
 #[cfg(test)]
@@ -86,20 +140,30 @@ mod tests {
     use crate::random::{GENERATORS, POISON, Random};
     use crate::{Layer, PermuteLayer, Target};
 
-    fn layers() -> impl Iterator<Item = (Layer, ConvLayer)> {
-        let (_, make) = GENERATORS.iter().find(|(name, _)| *name == "conv_planes").unwrap();
+    /// Layers of a generator.
+    fn layers(of: &str) -> impl Iterator<Item = ConvLayer> {
+        let (_, make) = GENERATORS.iter().find(|(name, _)| *name == of).unwrap();
         let mut random = Random::new(11);
-        (0..20).map(move |_| {
-            let layer = make(&mut random);
-            let Layer::Conv(conv) = layer.clone() else { panic!("{layer:?}") };
-            (layer, conv)
+        (0..40).map(move |_| match make(&mut random) {
+            Layer::Conv(conv) => conv,
+            other => panic!("{other:?}"),
         })
+    }
+
+    /// Memory of what a layer writes.
+    fn fresh(layer: &Layer) -> Vec<Vec<u8>> {
+        vec![vec![POISON; layer.extents().outputs[0]]]
+    }
+
+    fn slices(memory: &[Vec<u8>]) -> Vec<&[u8]> {
+        memory.iter().map(Vec::as_slice).collect()
     }
 
     #[test]
     fn a_copy_and_a_convolution_of_pixels_give_the_same_bits() {
-        for (layer, conv) in layers() {
-            let planes = conv.planes.clone().unwrap();
+        for conv in layers("conv_planes") {
+            let Some(planes) = conv.planes.clone() else { continue };
+            let layer = Layer::Conv(conv.clone());
             let [ih, iw] = conv.input;
             let copy = Layer::Permute(PermuteLayer {
                 from: planes.x.dtype,
@@ -111,9 +175,7 @@ mod tests {
                 valid: Some((1, planes.channels)),
             });
             let memory = layer.random_memory(&mut Random::new(5));
-            let inputs: Vec<&[u8]> = memory.inputs.iter().map(Vec::as_slice).collect();
-            let constants: Vec<&[u8]> = memory.constants.iter().map(Vec::as_slice).collect();
-            let fresh = |layer: &Layer| vec![vec![POISON; layer.extents().outputs[0]]];
+            let (inputs, constants) = (slices(&memory.inputs), slices(&memory.constants));
             let (mut got, mut pixels) = (fresh(&layer), fresh(&copy));
             layer.reference(&inputs, &constants, &mut got);
             copy.reference(&inputs, &[], &mut pixels);
@@ -125,17 +187,52 @@ mod tests {
     }
 
     #[test]
-    fn every_gpu_has_kernels_and_they_take_no_more_than_a_block_may() {
-        for (layer, conv) in layers() {
+    fn results_in_planes_are_those_in_pixels_and_nothing_else_is_written() {
+        for conv in layers("conv_planes").chain(layers("conv_planes_i8")) {
+            let Some(steps) = conv.y_planes else { continue };
+            let layer = Layer::Conv(conv.clone());
+            let plain = ConvLayer { y_planes: None, y: Numbers::F32, ..conv.clone() };
+            let memory = layer.random_memory(&mut Random::new(5));
+            let (inputs, constants) = (slices(&memory.inputs), slices(&memory.constants));
+            let plain = Layer::Conv(plain);
+            let (mut got, mut pixels) = (fresh(&layer), fresh(&plain));
+            layer.reference(&inputs, &constants, &mut got);
+            plain.reference(&inputs, &constants, &mut pixels);
+            let (size, [h, w]) = (conv.y.dtype.size(), conv.output);
+            let mut want = fresh(&layer);
+            for pixel in 0..conv.batch * h * w {
+                for filter in 0..conv.filters {
+                    let value = load_at(&pixels[0], DType::F32, pixel * conv.y_pitch + filter);
+                    let parts = [pixel / (h * w), filter, pixel % (h * w)];
+                    let at = (0..3).map(|i| parts[i] * steps[i]).sum();
+                    assert_eq!(want[0][at * size..][..size], [POISON; 4][..size], "twice");
+                    store(&mut want[0], conv.y.dtype, at, value);
+                }
+            }
+            // Through f32 what is stored as f16 is rounded twice.
+            let apart = |(a, b): (f64, f64)| (a - b).abs() > 1e-3 * (1.0 + b.abs());
+            for i in 0..want[0].len() / size {
+                let [g, n] = [&got, &want].map(|v| load_at(&v[0], conv.y.dtype, i));
+                assert!(g.is_nan() == n.is_nan() && !apart((g, n)), "{layer:?}: {g} {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_gpu_has_kernels() {
+        for conv in layers("conv_planes").chain(layers("conv_planes_i8")) {
+            let layer = Layer::Conv(conv.clone());
             for sm in [72, 87, 90, 110] {
                 let target = Target::of_sm(sm).unwrap();
                 let candidates = layer.candidates(&target);
                 assert!(!candidates.is_empty(), "sm_{sm}: {layer:?}");
                 let first = |label: &str| label.starts_with("first") && label.ends_with("planes");
-                assert!(sm < 80 || candidates.iter().all(|c| first(&c.label)));
+                let reads = conv.planes.is_some();
+                assert!(sm < 80 || candidates.iter().all(|c| first(&c.label) == reads));
             }
-            let wide = ConvLayer { kernel: [5, 5], planes: None, ..conv.clone() };
-            assert_eq!(wide.with_planes(*conv.planes.unwrap()), None);
+            let Some(planes) = conv.planes else { continue };
+            let wide = ConvLayer { kernel: [5, 5], planes: None, ..conv };
+            assert_eq!(wide.with_planes(*planes), None);
         }
     }
 }

@@ -46,6 +46,7 @@ fn chain(random: &mut Random, integer: bool) -> Layer {
             residual_last: false,
             pooled: false,
             planes: None,
+            y_planes: None,
             x,
             x_zero_point: 0,
             y: pairs::numbers(random, mid1),

@@ -108,6 +108,7 @@ pub(super) fn conv(random: &mut Random) -> Layer {
                 && random.once_in(3)
                 && w.output.iter().all(|&n| n >= 2),
             planes: None,
+            y_planes: None,
             x,
             x_zero_point,
             y: numbers(random, y, 2.0),

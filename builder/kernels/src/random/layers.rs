@@ -125,6 +125,7 @@ pub(super) fn conv_of(
         residual_last: random.once_in(4),
         pooled: !residual && random.once_in(3) && w.output.iter().all(|&n| n >= 2),
         planes: None,
+        y_planes: None,
         x: DType::F16,
         x_zero_point: 0,
         y: Numbers::F16,
@@ -167,7 +168,7 @@ pub(super) fn conv_memory(l: &ConvLayer, e: Extents, random: &mut Random) -> Mem
     Memory {
         inputs,
         constants: vec![weights, bias],
-        outputs: vec![DType::F16],
+        outputs: vec![l.y.dtype],
         tolerance: tolerance(DType::F16),
     }
 }

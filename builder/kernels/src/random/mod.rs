@@ -180,7 +180,8 @@ pub type Generator = fn(&mut Random) -> Layer;
 pub const GENERATORS: &[(&str, Generator)] = &[
     ("conv", layers::conv),
     ("conv_i8", integers::conv),
-    ("conv_planes", planes::conv),
+    ("conv_planes", planes::floats),
+    ("conv_planes_i8", planes::integers),
     ("conv_chain", chains::floats),
     ("conv_chain_i8", chains::integers),
     ("conv_pair", pairs::floats),

@@ -4,7 +4,7 @@ use tobiuo_ops::Activation;
 use tobiuo_tensor::DType;
 
 use super::layers::{MOST_WORK, Window};
-use super::{Memory, Random, integers, layers};
+use super::{Memory, Random, integers, layers, planes};
 use crate::{ConvLayer, ConvPairLayer, Extents, Layer, Numbers, Target};
 
 /// What is multiplied: f16, or integers of either sign.
@@ -77,6 +77,7 @@ fn pair(random: &mut Random, integer: bool) -> Layer {
             residual_last: random.once_in(4),
             pooled: false,
             planes: None,
+            y_planes: None,
             x: dtype(random),
             x_zero_point: 0,
             y: numbers(random, mid),
@@ -98,10 +99,15 @@ fn pair(random: &mut Random, integer: bool) -> Layer {
             residual_last: false,
             pooled: false,
             planes: None,
+            y_planes: None,
             x: mid,
             y: numbers(random, y),
             residual: Numbers::F16,
             ..first.clone()
+        };
+        let second = match random.once_in(4) {
+            true => planes::in_planes(random, &second).unwrap_or(second),
+            false => second,
         };
         let work =
             w.macs(input * between) + w.macs(between * filters) / (w.kernel[0] * w.kernel[1]);

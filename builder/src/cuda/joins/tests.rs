@@ -129,7 +129,9 @@ fn three_are_one_with_a_residual_that_is_made_behind_the_first() {
     let e = n.conv("e", c, 32, 3, 1);
     let f = n.conv("f", e, 32, 1, 1);
     let g = n.conv("g", f, 8, 1, 1);
-    let (plain, joined) = n.joined(&[d, g], &[&["a", "b", "c"], &["e", "f", "g"]]);
+    // A chain's last stores pixels; who makes an output stores that.
+    let h = n.conv("h", g, 8, 3, 1);
+    let (plain, joined) = n.joined(&[d, h], &[&["a", "b", "c"], &["e", "f", "g"]]);
     assert_eq!(kept(&joined), [true, false]);
     let first = joined.layers.iter().find(|l| l.name == "a + b + c").unwrap();
     assert_eq!((first.operands.len(), first.outputs.len(), first.constants.len()), (2, 2, 6));

@@ -228,6 +228,7 @@ impl Lower<'_> {
             residual_last: added.is_some(),
             pooled: false,
             planes: None,
+            y_planes: None,
             x: DType::F16,
             x_zero_point: 0,
             y: quantised.map_or(Numbers::F16, |q| q.1),

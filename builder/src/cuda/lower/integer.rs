@@ -175,6 +175,7 @@ impl Lower<'_> {
                 residual_last,
                 pooled: false,
                 planes: None,
+                y_planes: None,
                 x: p.x.dtype,
                 x_zero_point,
                 y: p.stored,

@@ -80,8 +80,19 @@ impl Net {
     fn conv(
         &mut self,
         x: ValueId,
+        sizes: [usize; 4],
+        residual: Option<(ValueId, Option<Quantization>)>,
+    ) -> ValueId {
+        self.conv_to(x, sizes, residual, Net::output)
+    }
+
+    /// The same, its results being what `output` says.
+    fn conv_to(
+        &mut self,
+        x: ValueId,
         [filters, kernel, stride, groups]: [usize; 4],
         residual: Option<(ValueId, Option<Quantization>)>,
+        output: fn(&mut Net) -> Option<Requantization>,
     ) -> ValueId {
         let channels = self.graph.shape(x)[1];
         let spatial = self.graph.shape(x).len() - 2;
@@ -106,7 +117,7 @@ impl Net {
                 residual: residual
                     .map(|(_, quantization)| Residual { quantization, after_activation }),
                 activation: self.activation(),
-                output: self.output(),
+                output: output(self),
             },
         };
         let mut inputs = vec![x, w, m, b];
@@ -154,6 +165,25 @@ fn convolutions() {
         let q = Quantization { zero_point: q.zero_point.max(0), ..q };
         let sum = n.conv(again, [filters, 1, 1, 1], Some((first, Some(q))));
         n.check(&[sum, first], BOTH);
+    }
+}
+
+#[test]
+fn floats_that_are_outputs_are_not_rounded_to_f16() {
+    for seed in 0..30 {
+        let mut n = Net::new(seed + 600);
+        let dtype = n.integer();
+        let [batch, side] = [n.pick(&[1, 2]), n.pick(&[1, 7])];
+        let x = n.input(dtype, &[batch, 24, side, 5]);
+        let a = n.conv(x, [16, 3, 1, 1], None);
+        let filters = n.pick(&[5, 16]);
+        let kernel = n.pick(&[1, 3]);
+        let y = n.conv_to(a, [filters, kernel, 1, 1], None, |_| None);
+        let mut graph = n.graph.clone();
+        graph.outputs.push(("y".into(), y));
+        let lowering = lower(&graph, Precision::Int8).unwrap();
+        assert_eq!(lowering.layers.last().unwrap().layer.family(), "conv_planes_i8");
+        n.check(&[y], &[Precision::Int8]);
     }
 }
 

@@ -236,6 +236,7 @@ impl Lower<'_> {
                 residual_last: false,
                 pooled: false,
                 planes: None,
+                y_planes: None,
                 x: DType::F16,
                 x_zero_point: 0,
                 y: Numbers::F16,

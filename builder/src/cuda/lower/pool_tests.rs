@@ -99,7 +99,7 @@ fn a_pool_is_apart_where_others_read_the_convolution_or_it_would_cost_more() {
     let a = net.conv("a", x, 16, 3);
     let y = net.pool("p", a, 2, 0);
     let b = net.conv("b", a, 16, 1);
-    assert_eq!(net.families(&[y, b]), ["conv", "pool", "conv"]);
+    assert_eq!(net.families(&[y, b]), ["conv", "pool", "conv_planes"]);
 
     let (mut net, x) = Net::new([1, 16, 16, 16]);
     let a = net.conv("a", x, 16, 3);
@@ -127,5 +127,5 @@ fn pools_write_into_concatenations() {
     let q = net.pool("q", b, 2, 0);
     let all = net.graph.push1("cat", Op::Concat { axis: 1 }, &[p, q]).unwrap();
     let y = net.conv("y", all, 8, 1);
-    assert_eq!(net.families(&[y]), ["conv", "conv", "conv"]);
+    assert_eq!(net.families(&[y]), ["conv", "conv", "conv_planes"]);
 }

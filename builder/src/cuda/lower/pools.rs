@@ -3,20 +3,20 @@
 use tobiuo_kernels::{ConvLayer, Layer, PoolLayer};
 use tobiuo_tensor::DType;
 
-use super::{Lowered, Lowering, Operand};
+use super::{Joined, Lowered, Lowering, Operand};
 use crate::cuda::view::View;
 
 /// Pixels that tiles of whole windows may compute beyond the picture, of those in it.
 const WASTE: f64 = 1.2;
 
-/// A pool joined with the convolution in front of it, where that gains, and that one's number.
-pub(super) fn joined(lowering: &Lowering, second: usize) -> Option<(usize, Lowered)> {
+/// A pool joined with the convolution in front of it, where that gains.
+pub(super) fn joined(lowering: &Lowering, second: usize) -> Option<Joined> {
     let pool = &lowering.layers[second];
     let (Layer::Pool(p), [Operand::View(read)]) = (&pool.layer, &pool.operands[..]) else {
         return None;
     };
-    let first = lowering.only_maker(second, read.buffer)?;
-    let conv = &lowering.layers[first];
+    let gone = lowering.only_maker(second, read.buffer)?;
+    let conv = &lowering.layers[gone];
     let (Layer::Conv(c), [made]) = (&conv.layer, &conv.outputs[..]) else { return None };
     let same =
         |a: &View, b: &View| (a.offset, &a.strides, &a.shape) == (b.offset, &b.strides, &b.shape);
@@ -27,7 +27,7 @@ pub(super) fn joined(lowering: &Lowering, second: usize) -> Option<(usize, Lower
         flops: conv.flops + pool.flops,
         ..conv.clone()
     };
-    Some((first, joined))
+    Some(Joined { gone, between: read.buffer, layers: vec![(second, joined)] })
 }
 
 /// Whether results of integers rise with their sums: a model's own scales may be negative.
