@@ -20,6 +20,17 @@ impl Net {
     }
 
     pub fn conv(&mut self, name: &str, x: ValueId, filters: usize, kernel: usize) -> ValueId {
+        let activation = Activation::LeakyRelu { alpha: 0.1 };
+        self.activated(name, x, [filters, kernel], activation)
+    }
+
+    fn activated(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        [filters, kernel]: [usize; 2],
+        activation: Activation,
+    ) -> ValueId {
         let channels = self.graph.shape(x)[1];
         let w = self.noise.tensor(&[filters, channels, kernel, kernel]);
         let w = self.graph.add_constant(&format!("{name}.w"), w);
@@ -31,7 +42,7 @@ impl Net {
             pads: vec![kernel / 2; 4],
             dilations: vec![1; 2],
             groups: 1,
-            activation: Some(Activation::Silu),
+            activation: Some(activation),
             residual: false,
         });
         self.graph.push1(name, op, &[x, w, b]).unwrap()
@@ -109,6 +120,12 @@ fn a_pool_is_apart_where_others_read_the_convolution_or_it_would_cost_more() {
     let (mut net, x) = Net::new([1, 16, 16, 16]);
     let a = net.conv("a", x, 16, 3);
     let y = net.pool("p", a, 3, 1);
+    assert_eq!(net.families(&[y]), ["conv", "pool"]);
+
+    // SiLU falls before it rises: the largest sum has not the largest result.
+    let (mut net, x) = Net::new([1, 16, 16, 16]);
+    let a = net.activated("a", x, [16, 3], Activation::Silu);
+    let y = net.pool("p", a, 2, 0);
     assert_eq!(net.families(&[y]), ["conv", "pool"]);
 
     // 14 x 14 pixels are 16 x 16 in whole patches.
