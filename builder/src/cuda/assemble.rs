@@ -120,6 +120,7 @@ pub fn assemble(parts: &Parts, sections: &mut Sections) -> Result<Assembled, Ass
         modules,
         scratch: memory.scratch,
         zeroed: memory.zeroed,
+        carveout: schedule.carveout,
         launches,
         vision: None,
     };

@@ -27,12 +27,15 @@ pub struct Schedule {
     pub slots: Vec<Slot>,
     /// Number of streams.
     pub streams: usize,
+    /// What all kernels prefer as shared memory, percent ([`tobiuo_engine::CudaProgram`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carveout: Option<u8>,
 }
 
 impl Schedule {
     /// One stream for all of `layers` layers.
     pub fn serial(layers: usize) -> Schedule {
-        Schedule { slots: vec![Slot::default(); layers], streams: 1 }
+        Schedule { slots: vec![Slot::default(); layers], streams: 1, carveout: None }
     }
 
     /// True when it is one of so many layers that could run: layers wait for earlier ones only,
@@ -42,6 +45,7 @@ impl Schedule {
             |(i, s): (usize, &Slot)| s.stream < self.streams && s.after.iter().all(|&a| a < i);
         self.slots.len() == layers
             && self.streams <= layers.max(1)
+            && self.carveout.is_none_or(|percent| percent <= 100)
             && self.slots.iter().enumerate().all(fine)
             && self.slots.last().is_none_or(|s| s.stream == 0)
     }
@@ -81,7 +85,7 @@ impl Schedule {
             slots[i].stream = best;
             last[best] = Some(i);
         }
-        let mut schedule = Schedule { slots, streams };
+        let mut schedule = Schedule { slots, streams, carveout: None };
         schedule.wait_for(&before);
         schedule
     }
@@ -218,7 +222,7 @@ mod tests {
         let slots: Vec<Slot> =
             list.iter().map(|&(stream, after)| Slot { stream, after: after.to_vec() }).collect();
         let streams = slots.iter().map(|s| s.stream + 1).max().unwrap_or(1);
-        Schedule { slots, streams }
+        Schedule { slots, streams, carveout: None }
     }
 
     #[test]

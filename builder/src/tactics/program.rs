@@ -119,7 +119,13 @@ impl Program {
             for (v, &(candidate, code)) in list.iter().enumerate() {
                 let function = match loaded.entry((tactics[i].distinct, v)) {
                     Entry::Occupied(known) => known.get().clone(),
-                    Entry::Vacant(new) => new.insert(load(context, (candidate, code))?.1).clone(),
+                    Entry::Vacant(new) => {
+                        let function = load(context, (candidate, code))?.1;
+                        if schedule.carveout.is_some() {
+                            function.prefer_shared(schedule.carveout)?;
+                        }
+                        new.insert(function).clone()
+                    }
                 };
                 let arguments = layout.arguments(lowering, i, slot.stream, candidate)?;
                 let arguments = arguments.iter().map(|a| memory.argument(a)).collect();
@@ -144,6 +150,24 @@ impl Program {
     pub fn select(&mut self, selected: &[usize]) -> Result<(), GpuError> {
         self.graph = capture(self.stream.context(), &self.schedule, &self.variants, selected)?;
         Ok(())
+    }
+
+    /// What all kernels prefer as shared memory, percent.
+    pub fn carveout(&self) -> Option<u8> {
+        self.schedule.carveout
+    }
+
+    /// Changes what all kernels prefer as shared memory; takes the same finalists as before.
+    pub fn prefer_shared(
+        &mut self,
+        percent: Option<u8>,
+        selected: &[usize],
+    ) -> Result<(), GpuError> {
+        for (function, ..) in self.variants.iter().flatten() {
+            function.prefer_shared(percent)?;
+        }
+        self.schedule.carveout = percent;
+        self.select(selected)
     }
 
     /// Kernels of one run.

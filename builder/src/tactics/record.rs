@@ -74,6 +74,9 @@ pub struct RecordedPlan {
     /// Layers that are one, by the names of all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joined: Vec<Names>,
+    /// What all kernels prefer as shared memory, percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carveout: Option<u8>,
     /// In the order they run.
     pub layers: Vec<RecordedLayer>,
 }
@@ -108,6 +111,7 @@ impl RecordedPlan {
             batch,
             speed: speed.cloned(),
             joined: Vec::new(),
+            carveout: schedule.carveout,
             layers: layers
                 .map(|((layer, tactic), slot)| RecordedLayer {
                     name: layer.name.clone(),
@@ -177,7 +181,7 @@ impl RecordedPlan {
             .map(|l| Slot { stream: l.stream, after: l.after.clone() })
             .collect();
         let streams = slots.iter().map(|s| s.stream + 1).max().unwrap_or(1);
-        let schedule = Schedule { slots, streams };
+        let schedule = Schedule { slots, streams, carveout: self.carveout };
         if !schedule.is_sound(lowering.layers.len()) {
             return Err(TacticError::Record("its streams make no sense".into()));
         }

@@ -351,5 +351,5 @@ fn again(
         })
         .collect();
     let streams = slots.iter().map(|s| s.stream + 1).max().unwrap_or(1);
-    Ok((tactics, Schedule { slots, streams }))
+    Ok((tactics, Schedule { slots, streams, carveout: program.carveout }))
 }

@@ -71,7 +71,11 @@ impl CudaEngine {
                 let (function, shared) = match entry {
                     std::collections::hash_map::Entry::Occupied(e) => e.into_mut(),
                     std::collections::hash_map::Entry::Vacant(e) => {
-                        e.insert((module.function(&launch.function)?, 0))
+                        let function = module.function(&launch.function)?;
+                        if program.carveout.is_some() {
+                            function.prefer_shared(program.carveout)?;
+                        }
+                        e.insert((function, 0))
                     }
                 };
                 if launch.shared > *shared {

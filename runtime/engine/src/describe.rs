@@ -116,6 +116,9 @@ fn launches(out: &mut String, plan: &Plan, program: &CudaProgram) {
         size(plan.arena),
         size(program.scratch)
     );
+    if let Some(percent) = program.carveout {
+        let _ = writeln!(out, "its kernels prefer {percent} % of shared memory");
+    }
     let mut rows = vec![["#", "op", "kernel", "MFLOP", "us built", "name"].map(String::from)];
     for (i, l) in program.launches.iter().enumerate() {
         let time =

@@ -287,6 +287,11 @@ pub struct CudaProgram {
     /// The first bytes of the scratch memory are zero before the first run; kernels leave
     /// them zero.
     pub zeroed: u64,
+    /// How much of a multiprocessor's nearest memory its kernels prefer as shared memory,
+    /// percent: a multiprocessor must be idle to change it between two kernels. `None`: what the
+    /// driver finds for each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carveout: Option<u8>,
     /// What runs, in an order in which it could run one by one.
     pub launches: Vec<CudaLaunch>,
     /// Kernels of the camera pipeline; `None` when no input is an image.

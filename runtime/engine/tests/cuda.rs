@@ -201,6 +201,7 @@ fn arguments_out_of_their_regions() {
         "arguments: 17; at most 16",
     );
     program_refused(|p| p.zeroed = 257, "257 bytes of scratch memory are zeroed");
+    program_refused(|p| p.carveout = Some(101), "101 % of shared memory are preferred");
     refused(|m| program(&mut m.plans[0]).scratch = 1 << 40, Limit, "scratch bytes");
 }
 

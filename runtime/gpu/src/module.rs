@@ -40,6 +40,8 @@ unsafe impl Sync for Function {}
 const MAX_DYNAMIC_SHARED: c_int = 8;
 const REQUIRED_CLUSTER: [c_int; 3] = [11, 12, 13];
 const NON_PORTABLE_CLUSTER: c_int = 14;
+const PREFERRED_CARVEOUT: c_int = 9;
+const CARVEOUT_DEFAULT: c_int = -1;
 /// Compute capability 9.0 brought clusters; its drivers know the attributes.
 const FIRST_WITH_CLUSTERS: (u32, u32) = (9, 0);
 /// Blocks of a cluster that every GPU with clusters takes.
@@ -135,6 +137,23 @@ impl Function {
         let status =
             unsafe { (api.func_set_attribute)(self.handle, MAX_DYNAMIC_SHARED, bytes as c_int) };
         api.check(status, &format!("asking for {bytes} bytes of shared memory"))
+    }
+
+    /// Asks for this much of a multiprocessor's nearest memory as shared memory, percent; the rest
+    /// is its cache. `None`: what the driver finds for the kernel. The driver gives a block what it needs in any case. Between kernels that
+    /// want different shares a multiprocessor must become idle (CUDA Driver API,
+    /// `CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT`).
+    pub fn prefer_shared(&self, percent: Option<u8>) -> Result<(), GpuError> {
+        let api = self.module.inner.context.enter()?;
+        // SAFETY: the handle is alive.
+        let status = unsafe {
+            (api.func_set_attribute)(
+                self.handle,
+                PREFERRED_CARVEOUT,
+                percent.map_or(CARVEOUT_DEFAULT, c_int::from),
+            )
+        };
+        api.check(status, "asking for a share of shared memory")
     }
 
     /// Allows launches with this much dynamic shared memory, bytes, and in clusters of the size

@@ -17,7 +17,7 @@ const IM2COL: &str = include_str!("../../cuda/conv_im2col.cu");
 const HALO: &str = include_str!("../../cuda/conv_halo.cu");
 
 /// How else a tile is computed.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Variant {
     /// The loops in front of the products are not unrolled.
     pub rolled: bool,

@@ -110,6 +110,10 @@ fn is_zero(integer: &i32) -> bool {
     *integer == 0
 }
 
+/// A tile is computed in several ways, which differ by a few percent, unless the cost model says that
+/// it takes this many times as long as the best.
+const VARIED: f64 = 1.2;
+
 /// Bytes of a kernel's barriers and flags in shared memory.
 const OWN_SHARED: usize = 192;
 
@@ -160,16 +164,30 @@ impl Family for ConvLayer {
             .chain(HALO_WARPGROUP_TILES.iter().filter(|_| hopper))
             .chain(NARROW_HALO_TILES)
             .chain(NARROW_HALO_WARPGROUP_TILES.iter().filter(|_| hopper));
-        for t in all {
-            for &split in SPLITS {
-                self.add_candidates(t, split, target, &mut out);
-            }
-        }
+        let mut tiles: Vec<(Tile, usize)> =
+            all.flat_map(|&t| SPLITS.iter().map(move |&split| (t, split))).collect();
         if hopper {
             let granule = if self.f16_only() { 8 } else { 16 };
             let down = |t: &Tile| self.tiles_down(t);
-            for (t, split) in fitted_tiles(self.filters_stored, granule, down, target) {
-                self.add_candidates(&t, split, target, &mut out);
+            tiles.extend(fitted_tiles(self.filters_stored, granule, down, target));
+        }
+        let plain = |(t, split): &(Tile, usize)| {
+            let join = *self.joins(t, *split, target).first()?;
+            let candidate = self.fitting(t, *split, join, Variant::default(), target)?;
+            Some((*t, *split, join, candidate))
+        };
+        let plain: Vec<(Tile, usize, Join, Candidate)> = tiles.iter().filter_map(plain).collect();
+        let best = plain.iter().map(|c| c.3.predicted_us).fold(f64::INFINITY, f64::min);
+        for (t, split, first, candidate) in plain {
+            let near = candidate.predicted_us <= VARIED * best;
+            out.push(candidate);
+            if near {
+                for &join in self.joins(&t, split, target) {
+                    let variants = self.variants(&t, split, target);
+                    let new = |v: &&Variant| join != first || **v != Variant::default();
+                    let fitting = |v: &Variant| self.fitting(&t, split, join, *v, target);
+                    out.extend(variants.iter().filter(new).filter_map(fitting));
+                }
             }
         }
         out.extend(self.first_layer(target));
@@ -293,42 +311,53 @@ impl ConvLayer {
         !self.integer() && !self.y.is_integer() && !self.residual.is_integer()
     }
 
-    /// The candidates of a tile whose k is shared by `split` blocks, where there are any.
-    fn add_candidates(&self, t: &Tile, split: usize, target: &Target, out: &mut Vec<Candidate>) {
+    /// How blocks of a tile whose k is shared by `split` of them may come together; none where the
+    /// layer cannot take the tile.
+    fn joins(&self, t: &Tile, split: usize, target: &Target) -> &'static [Join] {
         let steps = self.steps(t);
         // Every block must have work.
         let shared =
             split == 1 || (steps / split >= 2 && (split - 1) * ceil_div(steps, split) < steps);
         if !shared || !self.fits(t) {
-            return;
+            return &[];
         }
         // And within the rows that a block finishes.
         let window = if t.halo.is_some() { 16 } else { 4 };
         if self.pooled && split > 1 && !(t.bm / split).is_multiple_of(window) {
-            return;
+            return &[];
         }
         // Clusters of a power of two where there are clusters.
-        let joins: &[Join] = match split {
+        match split {
             1 => &[Join::Nothing],
-            2 | 4 | 8 if target.sm >= 90 => &[Join::Stores, Join::Copies],
+            2 | 4 | 8 if target.sm >= 90 => &[Join::Copies, Join::Stores],
             _ => &[Join::Memory],
-        };
-        for &join in joins {
-            let plain = Variant::default();
-            let mut variants = vec![plain, Variant { rolled: true, ..plain }];
-            let whole_rows = t.wgmma && t.halo.is_some() && t.row() == 128;
-            if whole_rows && self.bulk_weights(t, split, target) {
-                variants.push(Variant { producer: true, ..plain });
-            }
-            for variant in variants {
-                let candidate = self.candidate(t, split, join, variant, target);
-                // The kernel's own ends and barriers take shared memory too.
-                let own = (t.bn * self.end_bytes() + OWN_SHARED) as u32;
-                if candidate.shared + own <= target.shared_per_block {
-                    out.push(candidate);
-                }
-            }
         }
+    }
+
+    /// How else a tile can be computed.
+    fn variants(&self, t: &Tile, split: usize, target: &Target) -> Vec<Variant> {
+        let plain = Variant::default();
+        let mut variants = vec![plain, Variant { rolled: true, ..plain }];
+        let whole_rows = t.wgmma && t.halo.is_some() && t.row() == 128;
+        if whole_rows && self.bulk_weights(t, split, target) {
+            variants.push(Variant { producer: true, ..plain });
+        }
+        variants
+    }
+
+    /// A candidate, where it finds room in shared memory.
+    fn fitting(
+        &self,
+        t: &Tile,
+        split: usize,
+        join: Join,
+        variant: Variant,
+        target: &Target,
+    ) -> Option<Candidate> {
+        let candidate = self.candidate(t, split, join, variant, target);
+        // The kernel's own ends and barriers take shared memory too.
+        let own = (t.bn * self.end_bytes() + OWN_SHARED) as u32;
+        (candidate.shared + own <= target.shared_per_block).then_some(candidate)
     }
 
     /// Bytes of what a filter's sum meets: its bias, of integers its multiplier too, and the sum

@@ -238,6 +238,7 @@ fn plan(nvrtc: &Nvrtc, target: &Target, n: usize, code: &mut Vec<u8>) -> Plan {
             modules,
             scratch: 512,
             zeroed: 256,
+            carveout: None,
             launches,
             vision: None,
         }),

@@ -124,6 +124,9 @@ fn lens(plan: &Plan, program: &CudaProgram, regions: Regions) -> Result<Lens, En
             program.zeroed, program.scratch
         )));
     }
+    if let Some(percent) = program.carveout.filter(|&percent| percent > 100) {
+        return Err(inconsistent(format!("{percent} % of shared memory are preferred")));
+    }
     let mut bytes = Vec::with_capacity(plan.tensors.len());
     let mut sum = 0u64;
     for (i, tensor) in plan.tensors.iter().enumerate() {

@@ -120,6 +120,7 @@ pub fn plan(n: usize) -> Plan {
             modules: vec![module(0, 192), module(192, 256), module(448, 200)],
             scratch: 256,
             zeroed: 64,
+            carveout: None,
             launches,
             vision: Some(CudaVision {
                 module: 2,
