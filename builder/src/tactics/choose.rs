@@ -18,8 +18,9 @@ use crate::progress::Progress;
 
 /// Candidates of a layer of which only a rough time is wanted.
 const FEW: usize = 12;
-/// Finalists of one layer.
+/// Finalists of one layer, and some more that take less shared memory.
 const FINALISTS: usize = 8;
+const SMALLER: usize = 3;
 /// Runners-up that reports name.
 const RUNNERS_UP: usize = 4;
 /// Candidates tried for a layer that is not timed, when the ones before do not compile.
@@ -111,11 +112,24 @@ fn ranking(times: &[f64]) -> Vec<usize> {
     order
 }
 
-/// Of a ranking, the candidates behind the best that are worth trying in the whole network.
-fn finalists<'a>(order: &'a [usize], times: &'a [f64]) -> impl Iterator<Item = usize> + 'a {
-    let best = order.first().map_or(0.0, |&i| times[i]);
-    let near = move |i: &usize| times[*i] < best * 1.3 + 0.5;
-    order.iter().copied().skip(1).take(FINALISTS).filter(near)
+/// Of a ranking, the candidates behind the best that are worth trying in the whole network: the next
+/// ones, and some that take less shared memory. Where a kernel's blocks find room beside those of the
+/// kernel in front of it, they begin while these end.
+fn finalists(order: &[usize], times: &[f64], shared: impl Fn(usize) -> u32) -> Vec<usize> {
+    let Some((&first, rest)) = order.split_first() else { return Vec::new() };
+    let best = times[first];
+    let (next, others) = rest.split_at(FINALISTS.min(rest.len()));
+    let mut out: Vec<usize> = next.to_vec();
+    out.retain(|&i| times[i] < best * 1.3 + 0.5);
+    let mut least = out.iter().map(|&i| shared(i)).fold(shared(first), u32::min);
+    let smaller = others.iter().copied().filter(|&i| times[i] < best * 1.15 + 0.2);
+    let smaller = smaller.filter(|&i| {
+        let much = u64::from(shared(i)) * 4 < u64::from(least) * 3;
+        least = if much { shared(i) } else { least };
+        much
+    });
+    out.extend(smaller.take(SMALLER));
+    out
 }
 
 impl Chooser<'_> {
@@ -319,7 +333,8 @@ impl Chooser<'_> {
                 Some(times) => {
                     let order = ranking(times);
                     work.extend(order.first().map(|&c| (d, c)));
-                    work.extend(finalists(&order, times).map(|c| (d, c)));
+                    let shared = |c: usize| layer.candidates[c].shared;
+                    work.extend(finalists(&order, times, shared).iter().map(|&c| (d, c)));
                     tuning.timed_before += times.len();
                 }
                 None => {
@@ -429,7 +444,9 @@ impl Distinct<'_> {
                 self.candidates[c].label
             );
         }
-        let mut finalists: Vec<Finalist> = finalists(&order, &times)
+        let shared = |c: usize| self.candidates[c].shared;
+        let mut finalists: Vec<Finalist> = finalists(&order, &times, shared)
+            .into_iter()
             .filter_map(|c| {
                 let code = self.code[c].clone()?;
                 let candidate = self.candidates[c].clone();
@@ -451,5 +468,34 @@ impl Distinct<'_> {
             finalists,
             distinct,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FINALISTS, SMALLER, finalists};
+
+    #[test]
+    fn finalists_are_the_next_ones_and_some_that_leave_more_room() {
+        let n = FINALISTS + 8;
+        let order: Vec<usize> = (0..n).collect();
+        let mut times = vec![10.0; n];
+        // Far behind the best, though among the next ones.
+        times[FINALISTS] = 14.0;
+        // Too slow to be worth its room.
+        times[n - 1] = 12.0;
+        let mut shared = vec![100_000; n];
+        shared[FINALISTS + 1] = 80_000;
+        shared[FINALISTS + 2] = 70_000;
+        shared[FINALISTS + 3] = 60_000;
+        shared[FINALISTS + 4] = 50_000;
+        shared[n - 1] = 0;
+        let found = finalists(&order, &times, |i| shared[i]);
+        let next = 1..FINALISTS;
+        // 80,000 and 60,000 bytes are little less than what is there already.
+        assert_eq!(found, next.chain([FINALISTS + 2, FINALISTS + 4]).collect::<Vec<_>>());
+        assert!(found.len() <= FINALISTS + SMALLER);
+        assert!(finalists(&[], &[], |_| 0).is_empty());
+        assert_eq!(finalists(&[0, 1], &[1.0, 1.1], |_| 0), [1]);
     }
 }

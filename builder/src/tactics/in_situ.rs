@@ -4,6 +4,7 @@
 //! Alone, a layer finds its instructions and its input in the nearest cache and no neighbour on
 //! the multiprocessors; in the network it does not.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,8 @@ pub fn settle_once(
 const REPLAYS: usize = 24;
 /// Measurements of each network when several are compared.
 const TURNS: usize = 5;
+/// How often each layer's finalists are tried at the most.
+const VISITS: usize = 2;
 /// A change must gain this much to be kept.
 const GAIN: f64 = 0.998;
 /// Shares of a multiprocessor's nearest memory that may be shared memory, percent.
@@ -174,16 +177,23 @@ fn settle_until(
     tactics.iter().zip(&times).for_each(|(t, time)| weight[t.distinct] += time);
     let mut order: Vec<usize> = (0..distinct).collect();
     order.sort_by(|&a, &b| weight[b].total_cmp(&weight[a]));
+    let mut open = VecDeque::from(order);
+    let mut visits = vec![0; distinct];
     let mut tried = (0, 0);
-    for d in order {
+    while let Some(d) = open.pop_front() {
         if late() {
             break;
         }
+        visits[d] += 1;
+        let taken = selected.clone();
         let Some(first) = tactics.iter().position(|t| t.distinct == d) else { continue };
         let mut incumbent = median(program.time(REPLAYS)?);
-        for finalist in 1..=tactics[first].finalists.len() {
+        for finalist in 0..=tactics[first].finalists.len() {
             if late() {
                 break;
+            }
+            if finalist == selected[first] {
+                continue;
             }
             let mut other = selected.clone();
             for (i, t) in tactics.iter().enumerate() {
@@ -208,6 +218,17 @@ fn settle_until(
         }
         program.select(&selected)?;
         best = incumbent;
+        if selected == taken {
+            continue;
+        }
+        // What suits a layer depends on its neighbours.
+        let pairs = tactics.windows(2).map(|pair| (pair[0].distinct, pair[1].distinct));
+        for (changed, neighbour) in pairs.flat_map(|(a, b)| [(a, b), (b, a)]) {
+            let again = changed == d && neighbour != d && visits[neighbour] < VISITS;
+            if again && !open.contains(&neighbour) {
+                open.push_back(neighbour);
+            }
+        }
     }
     if tried.1 > 0 && !late() {
         best = share(&mut program, &selected, best)?;

@@ -140,9 +140,9 @@ impl Function {
     }
 
     /// Asks for this much of a multiprocessor's nearest memory as shared memory, percent; the rest
-    /// is its cache. `None`: what the driver finds for the kernel. The driver gives a block what it needs in any case. Between kernels that
-    /// want different shares a multiprocessor must become idle (CUDA Driver API,
-    /// `CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT`).
+    /// is its cache. `None`: what the driver finds for the kernel. It gives a block what it needs in
+    /// any case. Between kernels that want different shares a multiprocessor must become idle (CUDA
+    /// Driver API, `CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT`).
     pub fn prefer_shared(&self, percent: Option<u8>) -> Result<(), GpuError> {
         let api = self.module.inner.context.enter()?;
         // SAFETY: the handle is alive.

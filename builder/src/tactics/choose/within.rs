@@ -34,7 +34,8 @@ impl Chooser<'_> {
             if let Some(times) = &layer.times {
                 let order = ranking(times);
                 known.extend(order.first().map(|&c| (d, c)));
-                known.extend(finalists(&order, times).map(|c| (d, c)));
+                let shared = |c: usize| layer.candidates[c].shared;
+                known.extend(finalists(&order, times, shared).iter().map(|&c| (d, c)));
                 tuning.timed_before += times.len();
             }
         }
