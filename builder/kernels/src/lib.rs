@@ -150,6 +150,11 @@ pub(crate) trait Family {
     /// The ways to run the layer, in any order.
     fn candidates(&self, target: &Target) -> Vec<Candidate>;
 
+    /// The same and those that the cost model leaves out.
+    fn every_candidate(&self, target: &Target) -> Vec<Candidate> {
+        self.candidates(target)
+    }
+
     /// Bytes that a kernel touches from each address on.
     fn extents(&self) -> Extents;
 
@@ -191,7 +196,16 @@ impl Layer {
 
     /// The candidates worth timing, best first by the cost model.
     pub fn candidates(&self, target: &Target) -> Vec<Candidate> {
-        let mut all = self.as_family().candidates(target);
+        self.launchable(self.as_family().candidates(target), target)
+    }
+
+    /// Every candidate, best first: what another machine, or another version of the cost model, may
+    /// have chosen among.
+    pub fn every_candidate(&self, target: &Target) -> Vec<Candidate> {
+        self.launchable(self.as_family().every_candidate(target), target)
+    }
+
+    fn launchable(&self, mut all: Vec<Candidate>, target: &Target) -> Vec<Candidate> {
         // Blocks: up to 2^31 - 1 in x, 65535 in y and z.
         let launchable = |g: [u32; 3]| g[0] < 1 << 31 && g[1] < 1 << 16 && g[2] < 1 << 16;
         all.retain(|c| c.shared <= target.shared_per_block && launchable(c.grid));

@@ -146,7 +146,7 @@ impl RecordedPlan {
         for (recorded, lowered) in self.layers.iter().zip(&lowering.layers) {
             let same = lowered
                 .layer
-                .candidates(target)
+                .every_candidate(target)
                 .into_iter()
                 .find(|c| source_key(&c.source) == recorded.source);
             chosen.push(same.ok_or_else(|| {

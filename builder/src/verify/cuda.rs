@@ -316,7 +316,7 @@ fn again(
                 && c.shared == launch.shared
                 && c.arguments.len() == launch.arguments.len()
         };
-        let all = layer.layer.candidates(&target);
+        let all = layer.layer.every_candidate(&target);
         let candidate = (launch.name == layer.name && launch.family == layer.layer.family())
             .then(|| all.into_iter().find(same))
             .flatten()

@@ -135,63 +135,11 @@ impl Family for ConvLayer {
     }
 
     fn candidates(&self, target: &Target) -> Vec<Candidate> {
-        if target.sm < 80 {
-            // Neither cp.async nor products of this depth: products in f32, or four integers at
-            // a time, of the same weights.
-            if self.integer() {
-                let ends = (self.pooled, self.y_planes);
-                return self.without_tensor_cores().candidates_of(ends, target);
-            }
-            let order = WeightOrder::Blocks { rows: self.filters_stored };
-            let ends = general_conv::Stored {
-                y: self.y,
-                residual: self.residual,
-                pooled: self.pooled,
-                y_planes: self.y_planes,
-            };
-            let given = self.planes.as_deref();
-            return self.as_general().ordered_candidates(order, (given, ends), target);
-        }
-        if self.planes.is_some() {
-            return self.first_layer(target);
-        }
-        let mut out = Vec::new();
-        let hopper = target.sm == 90;
-        let all = TILES
-            .iter()
-            .chain(HALO_TILES)
-            .chain(WARPGROUP_TILES.iter().filter(|_| hopper))
-            .chain(HALO_WARPGROUP_TILES.iter().filter(|_| hopper))
-            .chain(NARROW_HALO_TILES)
-            .chain(NARROW_HALO_WARPGROUP_TILES.iter().filter(|_| hopper));
-        let mut tiles: Vec<(Tile, usize)> =
-            all.flat_map(|&t| SPLITS.iter().map(move |&split| (t, split))).collect();
-        if hopper {
-            let granule = if self.f16_only() { 8 } else { 16 };
-            let down = |t: &Tile| self.tiles_down(t);
-            tiles.extend(fitted_tiles(self.filters_stored, granule, down, target));
-        }
-        let plain = |(t, split): &(Tile, usize)| {
-            let join = *self.joins(t, *split, target).first()?;
-            let candidate = self.fitting(t, *split, join, Variant::default(), target)?;
-            Some((*t, *split, join, candidate))
-        };
-        let plain: Vec<(Tile, usize, Join, Candidate)> = tiles.iter().filter_map(plain).collect();
-        let best = plain.iter().map(|c| c.3.predicted_us).fold(f64::INFINITY, f64::min);
-        for (t, split, first, candidate) in plain {
-            let near = candidate.predicted_us <= VARIED * best;
-            out.push(candidate);
-            if near {
-                for &join in self.joins(&t, split, target) {
-                    let variants = self.variants(&t, split, target);
-                    let new = |v: &&Variant| join != first || **v != Variant::default();
-                    let fitting = |v: &Variant| self.fitting(&t, split, join, *v, target);
-                    out.extend(variants.iter().filter(new).filter_map(fitting));
-                }
-            }
-        }
-        out.extend(self.first_layer(target));
-        out
+        self.candidates_varied(VARIED, target)
+    }
+
+    fn every_candidate(&self, target: &Target) -> Vec<Candidate> {
+        self.candidates_varied(f64::INFINITY, target)
     }
 
     fn extents(&self) -> Extents {
@@ -271,6 +219,67 @@ impl Family for ConvLayer {
 }
 
 impl ConvLayer {
+    /// The candidates, with the variants of tiles that take up to `varied` times as long as the best.
+    fn candidates_varied(&self, varied: f64, target: &Target) -> Vec<Candidate> {
+        if target.sm < 80 {
+            // Neither cp.async nor products of this depth: products in f32, or four integers at
+            // a time, of the same weights.
+            if self.integer() {
+                let ends = (self.pooled, self.y_planes);
+                return self.without_tensor_cores().candidates_of(ends, target);
+            }
+            let order = WeightOrder::Blocks { rows: self.filters_stored };
+            let ends = general_conv::Stored {
+                y: self.y,
+                residual: self.residual,
+                pooled: self.pooled,
+                y_planes: self.y_planes,
+            };
+            let given = self.planes.as_deref();
+            return self.as_general().ordered_candidates(order, (given, ends), target);
+        }
+        if self.planes.is_some() {
+            return self.first_layer(target);
+        }
+        let mut out = Vec::new();
+        let hopper = target.sm == 90;
+        let all = TILES
+            .iter()
+            .chain(HALO_TILES)
+            .chain(WARPGROUP_TILES.iter().filter(|_| hopper))
+            .chain(HALO_WARPGROUP_TILES.iter().filter(|_| hopper))
+            .chain(NARROW_HALO_TILES)
+            .chain(NARROW_HALO_WARPGROUP_TILES.iter().filter(|_| hopper));
+        let mut tiles: Vec<(Tile, usize)> =
+            all.flat_map(|&t| SPLITS.iter().map(move |&split| (t, split))).collect();
+        if hopper {
+            let granule = if self.f16_only() { 8 } else { 16 };
+            let down = |t: &Tile| self.tiles_down(t);
+            tiles.extend(fitted_tiles(self.filters_stored, granule, down, target));
+        }
+        let plain = |(t, split): &(Tile, usize)| {
+            let join = *self.joins(t, *split, target).first()?;
+            let candidate = self.fitting(t, *split, join, Variant::default(), target)?;
+            Some((*t, *split, join, candidate))
+        };
+        let plain: Vec<(Tile, usize, Join, Candidate)> = tiles.iter().filter_map(plain).collect();
+        let best = plain.iter().map(|c| c.3.predicted_us).fold(f64::INFINITY, f64::min);
+        for (t, split, first, candidate) in plain {
+            let near = candidate.predicted_us <= varied * best;
+            out.push(candidate);
+            if near {
+                for &join in self.joins(&t, split, target) {
+                    let variants = self.variants(&t, split, target);
+                    let new = |v: &&Variant| join != first || **v != Variant::default();
+                    let fitting = |v: &Variant| self.fitting(&t, split, join, *v, target);
+                    out.extend(variants.iter().filter(new).filter_map(fitting));
+                }
+            }
+        }
+        out.extend(self.first_layer(target));
+        out
+    }
+
     /// Whether results behind this activation can be pooled: kernels look for the largest sum
     /// before what follows it, which must not turn the order around.
     pub fn pools(activation: Option<Activation>) -> bool {
