@@ -267,14 +267,14 @@ impl ConvLayer {
         for (t, split, first, candidate) in plain {
             let near = candidate.predicted_us <= varied * best;
             out.push(candidate);
-            if near {
-                for &join in self.joins(&t, split, target) {
-                    let variants = self.variants(&t, split, target);
-                    let new = |v: &&Variant| join != first || **v != Variant::default();
-                    let fitting = |v: &Variant| self.fitting(&t, split, join, *v, target);
-                    out.extend(variants.iter().filter(new).filter_map(fitting));
-                }
+            if !near {
+                continue;
             }
+            let variants = self.variants(&t, split, target);
+            let joins = self.joins(&t, split, target).iter();
+            let ways = joins.flat_map(|&join| variants.iter().map(move |&v| (join, v)));
+            let others = ways.filter(|&way| way != (first, Variant::default()));
+            out.extend(others.filter_map(|(join, v)| self.fitting(&t, split, join, v, target)));
         }
         out.extend(self.first_layer(target));
         out
@@ -343,7 +343,7 @@ impl ConvLayer {
         }
     }
 
-    /// How else a tile can be computed.
+    /// The ways in which a tile can be computed.
     fn variants(&self, t: &Tile, split: usize, target: &Target) -> Vec<Variant> {
         let plain = Variant::default();
         let mut variants = vec![plain, Variant { rolled: true, ..plain }];
