@@ -100,7 +100,7 @@ const VISITS: usize = 2;
 /// A change must gain this much to be kept.
 const GAIN: f64 = 0.998;
 /// Shares of a multiprocessor's nearest memory that may be shared memory, percent.
-const CARVEOUTS: [u8; 5] = [30, 45, 60, 75, 100];
+const CARVEOUTS: [u8; 7] = [8, 16, 30, 45, 60, 75, 100];
 
 fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
