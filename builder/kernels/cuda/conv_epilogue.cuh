@@ -317,9 +317,7 @@ __device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* share
   End end[4];
 #pragma unroll
   for (int q = 0; q < 4; q++) end[q] = shared_ends[c + q];
-  u32 done = 0;
-  while (!done)
-    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(arrived) : "memory");
+  wait_phase(arrived, 0);
 #if BULK
   cluster_arrive();
 #endif

@@ -97,9 +97,7 @@ KERNEL(const X* x, const f16* __restrict__ w, const float* __restrict__ bias, Y*
   for (u32 i = tid; i < PATCH; i += THREADS) {
     int ih = (int)(oy0 * SH + i / PATCH_W) - PT, iw = (int)(ox0 * SW + i % PATCH_W) - PL;
     bool in = ih >= 0 && ih < IH && iw >= 0 && iw < IW;
-    int bytes = in ? 8 : 0;
-    const f16* from = in ? x + ((u64)(image * IH + ih) * IW + iw) * LDX : x;
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(at + i * 8), "l"(from), "r"(bytes));
+    copy8(at + i * 8, in ? x + ((u64)(image * IH + ih) * IW + iw) * LDX : x, in);
   }
   asm volatile("cp.async.commit_group; cp.async.wait_group 0;");
 #endif

@@ -55,6 +55,13 @@ __device__ __forceinline__ u64 descriptor(u32 at, u32 group) {
 }
 #endif
 
+// Until an mbarrier's phase of this parity is over.
+__device__ __forceinline__ void wait_phase(u32 barrier, u32 phase) {
+  u32 done = 0;
+  while (!done)
+    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(barrier), "r"(phase) : "memory");
+}
+
 // A stage's weights as one bulk copy, counted by the stage's mbarrier (PTX ISA, "cp.async.bulk").
 #if BULK_WEIGHTS
 __device__ __forceinline__ u32 stage_barrier(int stage) {
@@ -87,11 +94,6 @@ __device__ __forceinline__ void copy_weights(u32 to, const W* from, int rows, in
   const u32 bytes = rows * 128, at = stage_barrier(stage);
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(at) : "memory");
-}
-__device__ __forceinline__ void wait_phase(u32 barrier, u32 phase) {
-  u32 done = 0;
-  while (!done)
-    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(barrier), "r"(phase) : "memory");
 }
 // `turn`: how often the stage was filled before, modulo 2.
 __device__ __forceinline__ void wait_weights(int stage, u32 turn) { wait_phase(stage_barrier(stage), turn); }

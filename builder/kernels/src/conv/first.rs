@@ -1,6 +1,6 @@
 //! A first convolution over few channels: `cuda/conv_first.cu`.
 
-use super::candidate::{MMA, POOLED};
+use super::candidate::{FRAGMENTS, MMA, POOLED};
 use super::{ConvLayer, planes};
 use crate::defines::ceil_div;
 use crate::numbers::NUMBERS;
@@ -71,7 +71,7 @@ impl ConvLayer {
             let grid = [ceil_div(ow, w) as u32, ceil_div(oh, h) as u32, self.batch as u32];
             Candidate {
                 label: format!("first {h}x{w} t{threads}{given}"),
-                source: d.source(&[NUMBERS, POOLED, MMA, FIRST]),
+                source: d.source(&[NUMBERS, POOLED, MMA, FRAGMENTS, FIRST]),
                 grid,
                 block: threads as u32,
                 shared: 0,
