@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use tobiuo::console;
+
 /// Is told how far the work is. Implement it to show a build's progress in a program of your
 /// own; `()` shows nothing.
 pub trait Progress {
@@ -53,7 +55,7 @@ impl Terminal {
     fn end_stage(&mut self) {
         if !self.stage.is_empty() && !self.tty {
             let took = self.stage_begun.elapsed().as_secs_f64();
-            eprintln!("{} ({took:.2} s)", self.stage);
+            console::say(format_args!("{} ({took:.2} s)", self.stage));
         }
         self.before += self.share;
         self.share = 0.0;

@@ -423,3 +423,29 @@ fn a_dump_builds_and_verifies() {
     let words = ends(4, &["build", text(&mine), "-o", e]);
     assert!(words.contains("without the model.json of a chainer-trt dump"), "{words}");
 }
+
+#[test]
+fn nobody_reads_what_is_said() {
+    let (folder, engine) = place();
+    let (m, e) = (model("detector.onnx"), text(&engine));
+    let gone = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let ends = |status: i32, arguments: &[&str]| {
+        let mut command = tobiuo_standin::program(env!("CARGO_BIN_EXE_tobiuo-builder"));
+        let command = command.env("CUDA_VISIBLE_DEVICES", "").args(arguments);
+        let out = command.stdout(gone()).output().unwrap();
+        assert_eq!(out.status.code(), Some(status), "{arguments:?}: {}", words(&out));
+        assert!(!words(&out).contains("panicked"), "{arguments:?}: {}", words(&out));
+        let both = command.stdout(gone()).stderr(gone()).status().unwrap();
+        assert_eq!(both.code(), Some(status), "{arguments:?}");
+    };
+    ends(0, &["build", text(&m), "-o", e, "--no-cache", "--json"]);
+    assert_eq!(files(&folder), ["net.tobiuo"]);
+    ends(0, &["check", text(&m)]);
+    ends(0, &["help"]);
+    ends(2, &[]);
+    ends(2, &["nothing"]);
+}

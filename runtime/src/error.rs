@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::exit;
+use crate::{console, exit};
 
 /// What sort of failure an [`Error`] is; each has its exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,8 +99,7 @@ impl Error {
 
     /// True when the reader of our output has gone (`| head`): a program ends quietly.
     pub fn is_broken_pipe(&self) -> bool {
-        let io = self.source.as_ref().and_then(|s| s.downcast_ref::<std::io::Error>());
-        io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+        console::is_broken_pipe(self)
     }
 }
 

@@ -44,6 +44,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod console;
 mod context;
 pub mod detect;
 mod device;

@@ -1,7 +1,7 @@
 //! gpu-check on the stand-in driver: its own workings. (There a kernel runs its layer's
 //! reference, so it is right by definition.)
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use tobiuo_standin::Standin;
 
@@ -65,4 +65,13 @@ fn no_device_is_said() {
     let standin = Standin::new().device("none");
     let (output, _) = gpu_check(&standin, &["--random", "1"]);
     assert_eq!(output.status.code(), Some(5), "{output:?}");
+}
+
+#[test]
+fn a_list_is_cut_short_quietly() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gpu-check"));
+    let output = command.args(["--list", "--random", "1"]).stdout(writer).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tobiuo::console;
 
 /// Ends the process on SIGINT or SIGTERM, with the status that shells give it (128 + the
 /// signal), after removing what a build has begun to write under temporary names beside these
@@ -20,7 +21,7 @@ pub(super) fn clean_up_on_signals(written: Vec<PathBuf>) {
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             written.iter().for_each(|file| remove_unfinished(file));
-            eprintln!("\ninterrupted: no engine was written");
+            console::say("\ninterrupted: no engine was written");
             std::process::exit(128 + signal);
         }
     });

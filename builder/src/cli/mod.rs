@@ -6,12 +6,12 @@ mod print;
 mod provision;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use serde::Serialize;
+use tobiuo::console;
 use tobiuo_engine::EngineFile;
 use tobiuo_tensor::npy;
 
@@ -183,11 +183,13 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(()) => 0,
         Err(Stop::Status(status)) => status,
         Err(Stop::Args(what)) => {
-            eprintln!("error: {what}\n`tobiuo-builder help` lists commands and options");
+            console::say(format_args!(
+                "error: {what}\n`tobiuo-builder help` lists commands and options"
+            ));
             2
         }
         Err(Stop::Error(e)) => {
-            eprintln!("error: {e}");
+            console::say(format_args!("error: {e}"));
             if json {
                 let document = print::error(&e);
                 let _ = emit(&document);
@@ -214,11 +216,13 @@ fn command(arguments: Vec<OsString>) -> Result<(), Stop> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let name = match parser.next()? {
         None => {
-            eprint!("{HELP}");
+            console::say(HELP.trim_end());
             return Err(Stop::Status(2));
         }
-        Some(Short('h') | Long("help")) => return say(HELP),
-        Some(Short('V') | Long("version")) => return say(&format!("{}\n", crate::build::VERSION)),
+        Some(Short('h') | Long("help")) => return print(HELP),
+        Some(Short('V') | Long("version")) => {
+            return print(&format!("{}\n", crate::build::VERSION));
+        }
         Some(Value(name)) => name.to_string_lossy().into_owned(),
         Some(other) => return Err(other.unexpected().into()),
     };
@@ -229,7 +233,7 @@ fn command(arguments: Vec<OsString>) -> Result<(), Stop> {
         "draw" => draw_command(parser),
         "provision" => provision::command(parser),
         "help" => match parser.next()? {
-            Some(Value(v)) => say(match v.to_string_lossy().as_ref() {
+            Some(Value(v)) => print(match v.to_string_lossy().as_ref() {
                 "build" => HELP_BUILD,
                 "check" => HELP_CHECK,
                 "verify" => HELP_VERIFY,
@@ -237,7 +241,7 @@ fn command(arguments: Vec<OsString>) -> Result<(), Stop> {
                 "provision" => provision::HELP,
                 other => return Err(Stop::Args(format!("there is no command '{other}'"))),
             }),
-            _ => say(HELP),
+            _ => print(HELP),
         },
         other => Err(Stop::Args(format!(
             "there is no command '{other}'; there are build, check, verify, draw, provision, help"
@@ -245,21 +249,16 @@ fn command(arguments: Vec<OsString>) -> Result<(), Stop> {
     }
 }
 
-/// Writes to stdout; a reader who has seen enough is no error.
-fn say(text: &str) -> Result<(), Stop> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(BuildError::Io { path: "standard output".into(), error: e }.into())
-        }
-        _ => Ok(()),
-    }
+/// Writes to stdout.
+fn print(text: &str) -> Result<(), Stop> {
+    console::print(text)
+        .map_err(|error| BuildError::Io { path: "standard output".into(), error }.into())
 }
 
 fn emit(document: &impl Serialize) -> Result<(), Stop> {
     let text = serde_json::to_string_pretty(document)
         .map_err(|e| Stop::Args(format!("cannot write the document: {e}")))?;
-    say(&format!("{text}\n"))
+    print(&format!("{text}\n"))
 }
 
 fn build_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
@@ -277,7 +276,7 @@ fn build_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
             Long("no-cache") => cache = false,
             Long("json") => json = true,
             Short('q') | Long("quiet") => quiet = true,
-            Short('h') | Long("help") => return say(HELP_BUILD),
+            Short('h') | Long("help") => return print(HELP_BUILD),
             other => {
                 let flag = args::flag(other)?;
                 args::any_build_option(flag, &mut options, &mut parser)?;
@@ -324,7 +323,7 @@ fn check_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
                 options.input_shapes.push(args::input_shape(&parser.value()?.string()?)?);
             }
             Long("json") => json = true,
-            Short('h') | Long("help") => return say(HELP_CHECK),
+            Short('h') | Long("help") => return print(HELP_CHECK),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -333,7 +332,7 @@ fn check_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
     if json {
         emit(&report)?;
     } else {
-        say(&print::check(&report))?;
+        print(&print::check(&report))?;
     }
     if report.supported { Ok(()) } else { Err(Stop::Status(print::check_status(&report))) }
 }
@@ -361,7 +360,7 @@ fn verify_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
                 options.input_shapes.push(args::input_shape(&parser.value()?.string()?)?);
             }
             Long("json") => json = true,
-            Short('h') | Long("help") => return say(HELP_VERIFY),
+            Short('h') | Long("help") => return print(HELP_VERIFY),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -379,7 +378,7 @@ fn verify_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
     if json {
         emit(&report)?;
     } else {
-        say(&print::verify(&report))?;
+        print(&print::verify(&report))?;
     }
     if report.ok { Ok(()) } else { Err(Stop::Status(7)) }
 }
@@ -403,7 +402,7 @@ fn draw_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
                 optimised = true;
                 options.passes.until = Some(parser.value()?.string()?);
             }
-            Short('h') | Long("help") => return say(HELP_DRAW),
+            Short('h') | Long("help") => return print(HELP_DRAW),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -439,7 +438,7 @@ fn draw_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
     };
     let text = if svg { drawing.to_svg() } else { drawing.to_dot() };
     write_whole(&output, text.as_bytes())?;
-    eprintln!("{}: {} boxes", output.display(), drawing.boxes.len());
+    console::say(format_args!("{}: {} boxes", output.display(), drawing.boxes.len()));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde::Serialize;
+use tobiuo::console;
 use tobiuo_engine::{Port, Task};
 
 use crate::BuildError;
@@ -47,39 +48,45 @@ fn ports(ports: &[Port]) -> String {
 pub(super) fn build(r: &BuildReport) {
     let engine = r.engine.display();
     if r.reused {
-        eprintln!("{engine}: up to date ({}; --no-cache builds it anew)", mib(r.engine_bytes));
+        console::say(format_args!(
+            "{engine}: up to date ({}; --no-cache builds it anew)",
+            mib(r.engine_bytes)
+        ));
         return;
     }
     let tuned = r.cuda.as_ref().is_none_or(|c| c.device.tuned);
     let untuned = if tuned { "" } else { ", UNTUNED" };
-    eprintln!(
+    console::say(format_args!(
         "{engine}: {} for {}{untuned}, {}, in {:.2} s",
         mib(r.engine_bytes),
         r.device,
         r.precision,
         r.seconds
-    );
+    ));
     if let Some(why) = &r.device_why {
-        eprintln!("  device   {why}");
+        console::say(format_args!("  device   {why}"));
     }
-    eprintln!("  inputs   {}", ports(&r.inputs));
-    eprintln!("  outputs  {}", ports(&r.outputs));
+    console::say(format_args!("  inputs   {}", ports(&r.inputs)));
+    console::say(format_args!("  outputs  {}", ports(&r.outputs)));
     match &r.task {
-        Task::Detect(d) => {
-            eprintln!("  task     detect, {} classes, {} names", d.classes, r.labels)
+        Task::Detect(d) => console::say(format_args!(
+            "  task     detect, {} classes, {} names",
+            d.classes, r.labels
+        )),
+        Task::Classify { .. } => {
+            console::say(format_args!("  task     classify, {} names", r.labels))
         }
-        Task::Classify { .. } => eprintln!("  task     classify, {} names", r.labels),
         _ => {}
     }
     if let (Some(first), Some(last)) = (r.passes.first(), r.passes.last()) {
-        eprintln!(
+        console::say(format_args!(
             "  nodes    {} in the model, {} after passes",
             first.nodes_before, last.nodes_after
-        );
+        ));
     }
     for p in &r.plans {
         let ratio = p.arena as f64 / p.arena_lower_bound.max(1) as f64;
-        eprintln!(
+        console::say(format_args!(
             "  batch {:<3}{} steps, arena {} ({:.3} of the lower bound, {} unshared), {} views, \
              {} free concats, {} copies, {} in place",
             p.batch,
@@ -91,16 +98,16 @@ pub(super) fn build(r: &BuildReport) {
             p.free_concats,
             p.copies,
             p.in_place
-        );
+        ));
     }
     if let Some(int8) = &r.int8 {
-        int8.to_text().lines().for_each(|line| eprintln!("  {line}"));
+        int8.to_text().lines().for_each(|line| console::say(format_args!("  {line}")));
     }
     if let Some(c) = &r.cuda {
         cuda(c);
     }
     for note in &r.notes {
-        eprintln!("  note: {note}");
+        console::say(format_args!("  note: {note}"));
     }
 }
 
@@ -110,7 +117,7 @@ const LONGEST: usize = 12;
 /// What was chosen for a CUDA engine.
 fn cuda(c: &CudaReport) {
     let t = &c.tuning;
-    eprintln!(
+    console::say(format_args!(
         "  kernels  {} distinct in {}; {} compiled in {:.1} s ({} known), {} timed in {:.1} s \
          ({} known); NVRTC {}",
         c.kernels,
@@ -122,12 +129,12 @@ fn cuda(c: &CudaReport) {
         t.timing_seconds,
         t.timed_before,
         c.nvrtc
-    );
+    ));
     if !c.device.tuned {
-        eprintln!(
+        console::say(format_args!(
             "  untuned  kernels were chosen by the cost model, not by timing them on the device; \
              build on the device for a faster engine"
-        );
+        ));
     }
     for p in &c.plans {
         let m = &p.memory;
@@ -139,7 +146,7 @@ fn cuda(c: &CudaReport) {
             let _ = write!(time, ", layers alone {us:.1} us in all");
         }
         let streams = if p.streams > 1 { format!(" on {} streams", p.streams) } else { "".into() };
-        eprintln!(
+        console::say(format_args!(
             "  batch {:<3}{} launches{streams} ({} copies){time}; device memory: weights {}, arena \
              {} ({:.3} of the lower bound), scratch {}, inputs and outputs {}",
             p.batch,
@@ -150,8 +157,8 @@ fn cuda(c: &CudaReport) {
             m.arena as f64 / m.arena_lower_bound.max(1) as f64,
             mib(m.scratch),
             mib(m.bound)
-        );
-        eprint!("{}", layers(p));
+        ));
+        console::say(layers(p).trim_end());
     }
 }
 

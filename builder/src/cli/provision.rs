@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 use serde::Serialize;
+use tobiuo::console;
 
-use super::{Stop, args, emit, interrupt, say};
+use super::{Stop, args, emit, interrupt, print};
 use crate::BuildError;
 use crate::options::{BuildOptions, DeviceChoice};
 use crate::progress::{Progress, Terminal};
@@ -74,7 +75,7 @@ pub(super) fn command(mut parser: lexopt::Parser) -> Result<(), Stop> {
             Long("no-check") => check = false,
             Long("json") => json = true,
             Short('q') | Long("quiet") => quiet = true,
-            Short('h') | Long("help") => return say(HELP),
+            Short('h') | Long("help") => return print(HELP),
             other => {
                 let flag = args::flag(other)?;
                 args::any_build_option(flag, &mut options, &mut parser)?;
@@ -99,7 +100,10 @@ pub(super) fn command(mut parser: lexopt::Parser) -> Result<(), Stop> {
                 jobs.push((entry.name, Job { seed: entry.seed, build, retune, check, ..job }));
             }
             if jobs.is_empty() {
-                eprintln!("{}: no file *.conf names a MODEL; nothing to do", folder.display());
+                console::say(format_args!(
+                    "{}: no file *.conf names a MODEL; nothing to do",
+                    folder.display()
+                ));
             }
             jobs
         }
@@ -143,7 +147,7 @@ fn run(name: String, job: &Job, rollback: bool, quiet: bool) -> Line {
     match outcome {
         Ok(report) => {
             if !quiet {
-                eprintln!("{engine}: {}", words(&report));
+                console::say(format_args!("{engine}: {}", words(&report)));
             }
             Line { name, report: Some(report), error: None, usable: true, status: 0 }
         }
@@ -153,7 +157,7 @@ fn run(name: String, job: &Job, rollback: bool, quiet: bool) -> Line {
                 true => "the engine that was there is kept and can run",
                 false => "there is no engine that can run",
             };
-            eprintln!("error: {}\n{engine}: {left}", failure.error);
+            console::say(format_args!("error: {}\n{engine}: {left}", failure.error));
             let error = Some(failure.error.to_string());
             Line { name, report: None, error, usable: failure.kept, status }
         }

@@ -8,14 +8,13 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tobiuo::capture::SourceConfig;
 use tobiuo::eval::{Annotations, Evaluator};
 use tobiuo::sink::{self, JsonLines, Pictures, TextLines, Video};
-use tobiuo::{Engine, ErrorKind, MemoryPath, Notifier, Pipeline, exit, logging, process};
+use tobiuo::{Engine, ErrorKind, MemoryPath, Notifier, Pipeline, console, exit, logging, process};
 use tobiuo_builder::options::DeviceChoice;
 use tobiuo_builder::progress::Terminal;
 use tobiuo_builder::{BuildError, BuildOptions, build_cached};
@@ -112,11 +111,11 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let outputs = pipeline.outputs();
     let summary = pipeline.finish()?;
     if options.json {
-        writeln!(stdout(), "{}", serde_json::json!({ "summary": summary.to_json() }))?;
+        console::print(format_args!("{}\n", serde_json::json!({ "summary": summary.to_json() })))?;
     } else {
-        eprintln!("\n{summary}");
+        console::say(format_args!("\n{summary}"));
     }
-    outputs.iter().for_each(|made| eprintln!("open {made}"));
+    outputs.iter().for_each(|made| console::say(format_args!("open {made}")));
     let Some(truth) = truth else { return Ok(()) };
     let unseen = &truth.pictures[summary.processed as usize..];
     unseen.iter().for_each(|picture| evaluator.add(&picture.truths, &[]));
@@ -125,7 +124,7 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
     if ap50 < LEAST_AP50 {
         return Err(tobiuo::Error::new(ErrorKind::Accuracy, text).into());
     }
-    eprintln!("{text}");
+    console::say(format_args!("{text}"));
     Ok(())
 }
 
@@ -160,7 +159,7 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("json") => options.json = true,
             Long("check") => options.check = true,
             Long("help") | Short('h') => {
-                print!("{HELP}");
+                let _ = console::print(HELP);
                 std::process::exit(0)
             }
             other => return Err(other.unexpected()),
@@ -175,14 +174,17 @@ fn parse() -> Result<Options, lexopt::Error> {
 fn main() -> ExitCode {
     logging::start(false);
     let Err(e) = parse().map_err(Into::into).and_then(run) else { return ExitCode::SUCCESS };
+    // Who read our output has seen enough: `camera … | head`.
+    if console::is_broken_pipe(&*e) {
+        return ExitCode::SUCCESS;
+    }
     // Each error knows the status that a program should end with.
     let status = match (e.downcast_ref::<tobiuo::Error>(), e.downcast_ref::<BuildError>()) {
-        (Some(e), _) if e.is_broken_pipe() => return ExitCode::SUCCESS,
         (Some(e), _) => e.exit_status(),
         (_, Some(e)) => e.exit_status(),
         _ if e.is::<lexopt::Error>() => exit::USAGE,
         _ => exit::OTHER,
     };
-    eprintln!("camera: {e}");
+    console::say(format_args!("camera: {e}"));
     ExitCode::from(status)
 }

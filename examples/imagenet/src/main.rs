@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tobiuo::manifest::ChannelOrder;
-use tobiuo::{Engine, ErrorKind, exit, logging};
+use tobiuo::{Engine, ErrorKind, console, exit, logging};
 use tobiuo_builder::options::{PreprocessOptions, TaskChoice};
 use tobiuo_builder::progress::Terminal;
 use tobiuo_builder::{BuildError, BuildOptions, build_cached, labels};
@@ -111,24 +111,27 @@ fn print(out: &mut impl Write, answer: &Answer, names: &[String]) -> std::io::Re
 }
 
 fn summarise(report: &Report) {
-    eprintln!(
+    console::say(format_args!(
         "\n{} pictures in {:.2} s: {:.1} a second",
         report.pictures,
         report.seconds,
         report.rate()
-    );
-    eprintln!("{}, {} streams of batches of {}", report.device, report.streams, report.batch);
+    ));
+    console::say(format_args!(
+        "{}, {} streams of batches of {}",
+        report.device, report.streams, report.batch
+    ));
     if let Some([first, five]) = report.accuracy() {
-        eprintln!(
+        console::say(format_args!(
             "right: {:.2} % at once, {:.2} % among the best five",
             first * 100.0,
             five * 100.0
-        );
+        ));
     }
     let us = |ns: f64| ns / 1e3;
-    eprintln!("a batch takes {:.1} us on average", us(report.with_copies));
+    console::say(format_args!("a batch takes {:.1} us on average", us(report.with_copies)));
     if let Some(alone) = report.without_copies {
-        eprintln!("  {:.1} us without copying inputs and outputs", us(alone));
+        console::say(format_args!("  {:.1} us without copying inputs and outputs", us(alone)));
     }
 }
 
@@ -137,14 +140,17 @@ fn main() -> ExitCode {
     let Err(e) = parse().map_err(Into::into).and_then(|options| run(&options)) else {
         return ExitCode::SUCCESS;
     };
+    // Who read our output has seen enough: `imagenet … | head`.
+    if console::is_broken_pipe(&*e) {
+        return ExitCode::SUCCESS;
+    }
     // Each error knows the status that a program should end with.
     let status = match (e.downcast_ref::<tobiuo::Error>(), e.downcast_ref::<BuildError>()) {
-        (Some(e), _) if e.is_broken_pipe() => return ExitCode::SUCCESS,
         (Some(e), _) => e.exit_status(),
         (_, Some(e)) => e.exit_status(),
         _ if e.is::<lexopt::Error>() => exit::USAGE,
         _ => exit::OTHER,
     };
-    eprintln!("imagenet: {e}");
+    console::say(format_args!("imagenet: {e}"));
     ExitCode::from(status)
 }

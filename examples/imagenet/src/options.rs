@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use lexopt::prelude::*;
+use tobiuo::console;
 use tobiuo::manifest::{Fit, Precision};
 use tobiuo_builder::options::DeviceChoice;
 
@@ -128,7 +129,7 @@ pub fn parse() -> Result<Options, lexopt::Error> {
                 });
             }
             Short('h') | Long("help") => {
-                print!("{HELP}");
+                let _ = console::print(HELP);
                 std::process::exit(0)
             }
             other => return Err(other.unexpected()),

@@ -116,3 +116,16 @@ fn words_tables_and_errors() {
     assert_eq!(status(&[model, picture, bad.to_str().unwrap(), "-n", "2"]), Some(6));
     assert_eq!(status(&["none.tobiuo", picture]), Some(2));
 }
+
+#[test]
+fn it_ends_quietly_where_nobody_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, list) = (network(dir.path()), pictures(dir.path(), 3));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imagenet"));
+    command.arg(model).arg("--list").arg(list).arg("--base").arg(dir.path());
+    let output = command.args(["--device", "cpu"]).stdout(writer).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !words.contains("pipe"), "{words}");
+}

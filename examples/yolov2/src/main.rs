@@ -24,7 +24,7 @@ use tobiuo::detect::{DetectOptions, Detector};
 use tobiuo::draw::Canvas;
 use tobiuo::manifest::{ChannelOrder, Fit, Preprocess};
 use tobiuo::{Detection, Engine, ErrorKind, ExecutionContext, Preprocessor, ViewData};
-use tobiuo::{exit, logging};
+use tobiuo::{console, exit, logging};
 use tobiuo_builder::options::{DeviceChoice, TaskChoice};
 use tobiuo_builder::progress::Terminal;
 use tobiuo_builder::{BuildError, BuildOptions, build_cached, labels};
@@ -279,8 +279,13 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         });
         writeln!(out, "{}", serde_json::json!({ "summary": summary }))?;
     } else {
-        eprintln!("{}: a run takes {with:.1} us on average", yolo.context.device());
-        without.iter().for_each(|us| eprintln!("  {us:.1} us without copying inputs and outputs"));
+        console::say(format_args!(
+            "{}: a run takes {with:.1} us on average",
+            yolo.context.device()
+        ));
+        without.iter().for_each(|us| {
+            console::say(format_args!("  {us:.1} us without copying inputs and outputs"))
+        });
     }
     Ok(())
 }
@@ -340,7 +345,7 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("device") => o.device = parser.value()?.parse()?,
             Long("json") => o.json = true,
             Short('h') | Long("help") => {
-                print!("{HELP}");
+                let _ = console::print(HELP);
                 std::process::exit(0)
             }
             other => return Err(other.unexpected()),
@@ -357,25 +362,22 @@ fn parse() -> Result<Options, lexopt::Error> {
     Ok(o)
 }
 
-/// True when the reader of our output has gone (`| head`).
-fn is_broken_pipe(e: &(dyn Error + 'static)) -> bool {
-    let io = e.downcast_ref::<std::io::Error>();
-    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
 fn main() -> ExitCode {
     logging::start(false);
     let Err(e) = parse().map_err(Into::into).and_then(|options| run(&options)) else {
         return ExitCode::SUCCESS;
     };
+    // Who read our output has seen enough: `yolov2 … | head`.
+    if console::is_broken_pipe(&*e) {
+        return ExitCode::SUCCESS;
+    }
     // Each error knows the status that a program should end with.
     let status = match (e.downcast_ref::<tobiuo::Error>(), e.downcast_ref::<BuildError>()) {
         (Some(e), _) => e.exit_status(),
         (_, Some(e)) => e.exit_status(),
         _ if e.is::<lexopt::Error>() => exit::USAGE,
-        _ if is_broken_pipe(&*e) => return ExitCode::SUCCESS,
         _ => exit::OTHER,
     };
-    eprintln!("yolov2: {e}");
+    console::say(format_args!("yolov2: {e}"));
     ExitCode::from(status)
 }

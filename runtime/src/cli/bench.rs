@@ -67,7 +67,7 @@ fn timeline(engine: &Engine, args: &Args, file: &Path, input: &str) -> Result<()
     if args.json {
         return print_json(&report.to_json());
     }
-    say(&format!("wrote {}", file.display()));
+    say(format_args!("wrote {}", file.display()));
     print(&report.to_string())
 }
 

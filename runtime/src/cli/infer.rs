@@ -53,7 +53,7 @@ fn run(args: Args) -> Result<(), Error> {
         let path = folder.join(format!("{}.npy", file_name(&port.name, &mut names)));
         let tensor = context.output_at(i).to_tensor();
         npy::write(&path, &tensor).map_err(|e| Error::io(&path, "cannot write", e))?;
-        say(&format!("wrote {} ({} {:?})", path.display(), tensor.dtype(), tensor.shape()));
+        say(format_args!("wrote {} ({} {:?})", path.display(), tensor.dtype(), tensor.shape()));
         written.push(json!({
             "name": port.name,
             "file": path.to_string_lossy(),

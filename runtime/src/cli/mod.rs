@@ -14,6 +14,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde_json::Value;
+use tobiuo::console::{self, say};
 use tobiuo::{Error, ErrorKind, exit, logging};
 
 use args::Args;
@@ -72,7 +73,7 @@ pub fn main() -> ExitCode {
         Err(e) if e.is_broken_pipe() => ExitCode::from(exit::OK),
         Err(e) => {
             // Not through the log: an error is said whatever RUST_LOG says.
-            let _ = writeln!(std::io::stderr(), "tobiuo: {e}");
+            say(format_args!("tobiuo: {e}"));
             ExitCode::from(e.exit_status())
         }
     }
@@ -82,7 +83,7 @@ fn dispatch() -> Result<(), Error> {
     let mut parser = lexopt::Parser::from_env();
     let wanted = match parser.next().map_err(args::usage)? {
         None => {
-            let _ = std::io::stderr().write_all(overview().as_bytes());
+            say(overview().trim_end());
             return Err(Error::new(ErrorKind::Usage, "no command is given"));
         }
         Some(lexopt::Arg::Long("version") | lexopt::Arg::Short('V')) => {
@@ -140,20 +141,12 @@ fn help(c: &Command) -> String {
 
 /// Writes text to standard output.
 fn print(text: &str) -> Result<(), Error> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| Error::caused(ErrorKind::Other, "standard output", e))
+    console::print(text).map_err(|e| Error::caused(ErrorKind::Other, "standard output", e))
 }
 
 /// Writes a document to standard output.
 fn print_json(document: &Value) -> Result<(), Error> {
     print(&format!("{document:#}\n"))
-}
-
-/// Writes words for people to standard error.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A line of progress on a terminal, written over itself.

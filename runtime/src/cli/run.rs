@@ -106,12 +106,12 @@ fn run(args: Args) -> Result<(), Error> {
         print(&format!("{}\n", serde_json::json!({ "summary": document })))?;
     }
     if !args.quiet && !outcome.as_ref().is_err_and(Error::is_broken_pipe) {
-        say(&summary.to_string());
+        say(&summary);
         if let Some(machine) = &machine {
-            say(&format!("machine: {machine}"));
+            say(format_args!("machine: {machine}"));
         }
         for output in pipeline.outputs() {
-            say(&format!("wrote {output}"));
+            say(format_args!("wrote {output}"));
         }
     }
     outcome

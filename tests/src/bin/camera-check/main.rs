@@ -12,6 +12,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use serde_json::json;
+use tobiuo::console;
 use tobiuo_gpu::Context;
 use tobiuo_nvrtc::Nvrtc;
 
@@ -43,7 +44,7 @@ impl Tally {
         self.checked += 1;
         if !right {
             let what = what();
-            eprintln!("WRONG: {what}");
+            console::say(format_args!("WRONG: {what}"));
             self.wrong.push(what);
         }
     }
@@ -61,7 +62,7 @@ fn run() -> Result<bool, Box<dyn Error>> {
             Long("target") => target = Some(parser.value()?.parse()?),
             Long("times") => times = true,
             Long("help") | Short('h') => {
-                print!("{HELP}");
+                console::print(HELP)?;
                 return Ok(true);
             }
             other => return Err(other.unexpected().into()),
@@ -69,13 +70,18 @@ fn run() -> Result<bool, Box<dyn Error>> {
     }
     let context = Context::new(ordinal)?;
     let device = Device::new(&context, Nvrtc::open()?, target)?;
-    eprintln!("{:?}", context.device());
+    console::say(format_args!("{:?}", context.device()));
     let mut random = Random::new(seed);
     let (mut frames, mut heads) = (Tally::default(), Tally::default());
     for round in 0..rounds {
         pictures::check(&device, &mut random, &mut frames)?;
         heads::check(&device, &mut random, round, &mut heads)?;
-        eprintln!("round {}: {} frames, {} heads", round + 1, frames.checked, heads.checked);
+        console::say(format_args!(
+            "round {}: {} frames, {} heads",
+            round + 1,
+            frames.checked,
+            heads.checked
+        ));
     }
     let mut measured = Vec::new();
     if times {
@@ -83,8 +89,8 @@ fn run() -> Result<bool, Box<dyn Error>> {
         measured.extend(heads::times(&device, &mut random)?);
     }
     let wrong: Vec<&String> = frames.wrong.iter().chain(&heads.wrong).collect();
-    println!(
-        "{}",
+    console::print(format_args!(
+        "{}\n",
         json!({
             "device": context.device().name,
             "target": target,
@@ -93,7 +99,7 @@ fn run() -> Result<bool, Box<dyn Error>> {
             "wrong": wrong,
             "times_us": measured.iter().cloned().collect::<serde_json::Map<_, _>>(),
         })
-    );
+    ))?;
     Ok(wrong.is_empty())
 }
 
@@ -103,7 +109,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("camera-check: {e}");
+            console::say(format_args!("camera-check: {e}"));
             ExitCode::from(if e.is::<tobiuo_gpu::GpuError>() { 5 } else { 1 })
         }
     }

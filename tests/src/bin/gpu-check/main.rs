@@ -21,6 +21,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
+use tobiuo::console;
 use tobiuo_engine::Precision;
 use tobiuo_gpu::DeviceInfo;
 use tobiuo_kernels::Layer;
@@ -167,7 +168,7 @@ fn main() -> ExitCode {
     let options = match parse() {
         Ok(options) => options,
         Err(e) => {
-            eprintln!("gpu-check: {e}\nTry gpu-check --help.");
+            console::say(format_args!("gpu-check: {e}\nTry gpu-check --help."));
             return ExitCode::from(2);
         }
     };
@@ -176,10 +177,7 @@ fn main() -> ExitCode {
         options.families.as_ref().is_none_or(|f| f.iter().any(|name| name == family))
     };
     let done = match options.mode {
-        Mode::Help => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
+        Mode::Help => console::print(HELP).map(|()| true).map_err(Into::into),
         Mode::Worker => worker::serve(options.device).map(|()| true),
         Mode::Sanitize => options.goals.iter().try_fold(true, |good, &goal| {
             let failures = sanitize::run(options.device, options.seed, goal, &wanted)?;
@@ -191,7 +189,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(e) => {
-            eprintln!("gpu-check: {e}");
+            console::say(format_args!("gpu-check: {e}"));
             let no_device = e.downcast_ref::<tobiuo_gpu::GpuError>().is_some();
             ExitCode::from(if no_device { 5 } else { 1 })
         }
@@ -233,7 +231,12 @@ fn check(
     if options.mode == Mode::List {
         for found in &layers.all {
             let layer = serde_json::to_string(&found.layer)?;
-            println!("{} {} {} {layer}", found.from, found.layer.family(), found.seed);
+            console::print(format_args!(
+                "{} {} {} {layer}\n",
+                found.from,
+                found.layer.family(),
+                found.seed
+            ))?;
         }
         return Ok(true);
     }
@@ -263,19 +266,19 @@ fn check(
     let kernels: usize = units.iter().map(|(n, _)| n).sum();
     let jobs =
         options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
-    println!(
-        "{}, {} layers, {kernels} kernels, seed {}, {jobs} workers",
+    console::print(format_args!(
+        "{}, {} layers, {kernels} kernels, seed {}, {jobs} workers\n",
         device.name,
         units.len(),
         options.seed
-    );
+    ))?;
     let limit = Duration::from_secs(options.seconds.unwrap_or(7 * 86400));
     let report = Mutex::new(Report::default());
     let units = units.into_iter().map(|(_, unit)| unit).collect();
     supervise::run(units, jobs, options.device, begun + limit, &report);
     let report = report.into_inner().expect("no thread panics holding it");
-    report.print();
-    println!("{:.0} s", begun.elapsed().as_secs_f64());
+    report.print()?;
+    console::print(format_args!("{:.0} s\n", begun.elapsed().as_secs_f64()))?;
     if let Some(path) = &options.json {
         write_json(path, &report.json(options.seed, &device.name))?;
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use tobiuo::console;
 use tobiuo_kernels::Layer;
 
 use crate::unit::{Goal, Unit};
@@ -75,10 +76,10 @@ impl Report {
 
     pub fn failed(&mut self, failure: Failure) {
         if self.failures.len() < 10 {
-            eprintln!(
+            console::say(format_args!(
                 "FAILED {} {} [{}]: {}",
                 failure.family, failure.goal, failure.label, failure.why
-            );
+            ));
         }
         let goal = match failure.goal.strip_prefix("ptx sm_").and_then(|s| s.parse().ok()) {
             Some(sm) => Goal::Ptx(sm),
@@ -93,7 +94,7 @@ impl Report {
 
     /// A layer that could not be checked at all.
     pub fn broken(&mut self, unit: &Unit, why: String) {
-        eprintln!("FAILED {}: {why}", unit.layer.family());
+        console::say(format_args!("FAILED {}: {why}", unit.layer.family()));
         let goal = unit.goals.first().copied().unwrap_or(Goal::Native);
         self.row(unit, goal).failed += 1;
         self.failures.push(Failure::of(unit, goal, "", why));
@@ -118,41 +119,48 @@ impl Report {
     }
 
     /// The first failures, and the table.
-    pub fn print(&self) {
+    pub fn print(&self) -> std::io::Result<()> {
         for f in self.failures.iter().take(SHOWN) {
             let layer = serde_json::to_string(&f.layer).expect("layers are plain data");
             let target = f.goal.strip_prefix("ptx ").unwrap_or("native");
-            println!("{} ({}) {} [{}]\n  {}", f.family, f.from, f.goal, f.label, f.why);
-            println!(
-                "  again: gpu-check --layer '{layer}' --seed {} --targets {target} --only '{}'",
+            console::print(format_args!(
+                "{} ({}) {} [{}]\n  {}\n",
+                f.family, f.from, f.goal, f.label, f.why
+            ))?;
+            console::print(format_args!(
+                "  again: gpu-check --layer '{layer}' --seed {} --targets {target} --only '{}'\n",
                 f.seed, f.label
-            );
+            ))?;
         }
         if self.failures.len() > SHOWN {
-            println!("and {} more failures", self.failures.len() - SHOWN);
+            console::print(format_args!("and {} more failures\n", self.failures.len() - SHOWN))?;
         }
-        println!(
-            "{:14} {:10} {:>7} {:>8} {:>7} {:>12} {:>7}  worst at",
+        console::print(format_args!(
+            "{:14} {:10} {:>7} {:>8} {:>7} {:>12} {:>7}  worst at\n",
             "family", "target", "layers", "kernels", "labels", "worst error", "failed"
-        );
+        ))?;
         for ((family, goal), row) in &self.rows {
-            println!(
-                "{family:14} {goal:10} {:7} {:8} {:7} {:12.2e} {:7}  {}",
+            console::print(format_args!(
+                "{family:14} {goal:10} {:7} {:8} {:7} {:12.2e} {:7}  {}\n",
                 row.layers,
                 row.candidates,
                 row.seen.len(),
                 row.worst,
                 row.failed,
                 row.worst_at
-            );
+            ))?;
         }
-        println!(
-            "core seconds: reference {:.0}, compile {:.0}, run and compare {:.0}",
+        console::print(format_args!(
+            "core seconds: reference {:.0}, compile {:.0}, run and compare {:.0}\n",
             self.reference, self.compile, self.run
-        );
+        ))?;
         if self.left > 0 {
-            println!("{} layers were not finished in the time given", self.left);
+            console::print(format_args!(
+                "{} layers were not finished in the time given\n",
+                self.left
+            ))?;
         }
+        Ok(())
     }
 
     /// Everything, for machines.

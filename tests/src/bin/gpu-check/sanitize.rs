@@ -1,6 +1,7 @@
 //! A few runs in one process, to be watched by compute-sanitizer: for every family a small
 //! random layer, and of its candidates one of each way to synchronise.
 
+use tobiuo::console;
 use tobiuo_gpu::Context;
 use tobiuo_kernels::Candidate;
 use tobiuo_kernels::random::{GENERATORS, Random};
@@ -65,7 +66,10 @@ pub fn run(
                     Err(Trouble::Gpu(e)) => ("FAILED", e.to_string()),
                 };
                 failures += usize::from(word != "ok");
-                println!("{word:7} {name:14} {:10} [{}] {why}", goal, candidate.label);
+                console::print(format_args!(
+                    "{word:7} {name:14} {:10} [{}] {why}\n",
+                    goal, candidate.label
+                ))?;
             }
         }
     }

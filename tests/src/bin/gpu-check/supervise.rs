@@ -9,6 +9,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use conformance::worker::Worker;
+use tobiuo::console;
 
 use crate::report::{Failure, Report};
 use crate::unit::Unit;
@@ -71,7 +72,10 @@ pub fn run(
                     *finished += 1;
                     report.layer_done(&unit);
                     if finished.is_multiple_of(10) || *finished == total {
-                        eprintln!("{finished} of {total} layers, {}", report.line());
+                        console::say(format_args!(
+                            "{finished} of {total} layers, {}",
+                            report.line()
+                        ));
                     }
                 }
             });

@@ -17,6 +17,7 @@ use conformance::onnx::run::{Device, Runner};
 use conformance::onnx::scope::{self, Scope};
 use conformance::onnx::table;
 use lexopt::prelude::*;
+use tobiuo::console;
 use tobiuo_engine::Precision;
 
 const HELP: &str = "\
@@ -108,9 +109,11 @@ fn device(name: &str, precision: Precision) -> Result<Device, String> {
 fn main() -> ExitCode {
     env_logger::init();
     match parse() {
-        Ok(None) => print!("{HELP}"),
+        Ok(None) => {
+            let _ = console::print(HELP);
+        }
         Err(e) => {
-            eprintln!("onnx-cases: {e}\n\n{HELP}");
+            console::say(format_args!("onnx-cases: {e}\n\n{HELP}"));
             return ExitCode::from(2);
         }
         Ok(Some(options)) => {
@@ -123,7 +126,7 @@ fn main() -> ExitCode {
                 Ok(true) => {}
                 Ok(false) => return ExitCode::FAILURE,
                 Err(e) => {
-                    eprintln!("onnx-cases: {e}");
+                    console::say(format_args!("onnx-cases: {e}"));
                     return ExitCode::from(2);
                 }
             }
@@ -186,19 +189,21 @@ fn check(o: &Options) -> Result<bool, Box<dyn Error>> {
                 _ => "fails, and the manifest does not know it: add it by --write",
             };
             as_expected &= says(name) == Some(Verdict::Fail);
-            println!("{device}: {name} {what}: {why}");
+            console::print(format_args!("{device}: {name} {what}: {why}\n"))?;
         }
-        println!(
-            "{device}: {} of {} cases in scope pass, {} in all; {:.1} s",
+        console::print(format_args!(
+            "{device}: {} of {} cases in scope pass, {} in all; {:.1} s\n",
             results.iter().filter(|r| r.is_ok()).count(),
             names.len(),
             verdicts.len(),
             begun.elapsed().as_secs_f64()
-        );
+        ))?;
     }
     for (name, passes) in names.iter().zip(&everywhere) {
         if *passes && says(name) != Some(Verdict::Pass) {
-            println!("{name} passes, and the manifest does not say so: add it by --write");
+            console::print(format_args!(
+                "{name} passes, and the manifest does not say so: add it by --write\n"
+            ))?;
             as_expected = false;
         }
     }
@@ -220,7 +225,9 @@ fn check(o: &Options) -> Result<bool, Box<dyn Error>> {
         cases.iter().map(|(c, v)| (c.name.clone(), *v == Verdict::Out)).collect::<Vec<_>>()
     };
     if listed(&verdicts) != listed(&expected) {
-        println!("the manifest lists other cases, or others in scope: write it again by --write");
+        console::print(format_args!(
+            "the manifest lists other cases, or others in scope: write it again by --write\n"
+        ))?;
         as_expected = false;
     }
     Ok(as_expected)
@@ -252,13 +259,16 @@ fn compare_dumps(o: &Options) -> Result<bool, Box<dyn Error>> {
         let results = results(o, device, &names)?;
         for (name, result) in names.iter().zip(&results) {
             if let Err(why) = result {
-                println!("{device}: {name} differs: {why}");
+                console::print(format_args!("{device}: {name} differs: {why}\n"))?;
             }
         }
         let agree = results.iter().filter(|r| r.is_ok()).count();
         all &= agree == names.len();
         let seconds = begun.elapsed().as_secs_f64();
-        println!("{device}: {agree} of {} dumps agree in every layer; {seconds:.1} s", names.len());
+        console::print(format_args!(
+            "{device}: {agree} of {} dumps agree in every layer; {seconds:.1} s\n",
+            names.len()
+        ))?;
     }
     Ok(all)
 }
@@ -269,17 +279,20 @@ fn only(o: &Options, cases: &[&Case], scope: &Scope) -> Result<bool, Box<dyn Err
     let names: Vec<String> = written.map(|c| c.name.clone()).collect();
     for case in cases {
         if !case.unwritten.is_empty() {
-            println!("{}: not written: {}", case.name, case.unwritten);
+            console::print(format_args!("{}: not written: {}\n", case.name, case.unwritten))?;
         }
         if let Some(reason) = scope.out(case)? {
-            println!("{}: not in scope: {reason}", case.name);
+            console::print(format_args!("{}: not in scope: {reason}\n", case.name))?;
         }
     }
     let mut all = true;
     for device in &o.devices {
         for (name, result) in names.iter().zip(results(o, device, &names)?) {
             all &= result.is_ok();
-            println!("{device}: {name}: {}", result.err().unwrap_or_else(|| "passes".into()));
+            console::print(format_args!(
+                "{device}: {name}: {}\n",
+                result.err().unwrap_or_else(|| "passes".into())
+            ))?;
         }
     }
     Ok(all)

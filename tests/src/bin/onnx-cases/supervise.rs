@@ -6,6 +6,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use conformance::worker::Worker;
+use tobiuo::console;
 
 use crate::Options;
 
@@ -50,7 +51,9 @@ pub fn run(
                         done.told = Instant::now();
                         let (count, failed, all) = (done.count, done.failed, names.len());
                         let seconds = begun.elapsed().as_secs();
-                        eprintln!("{device}: {count} of {all} run, {failed} fail; {seconds} s");
+                        console::say(format_args!(
+                            "{device}: {count} of {all} run, {failed} fail; {seconds} s"
+                        ));
                     }
                 }
             });
