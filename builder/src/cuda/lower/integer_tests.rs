@@ -246,6 +246,57 @@ fn concatenations_pools_and_resizes() {
     }
 }
 
+/// A multiplier below 0 turns the order of a filter's sums around: the largest sum has the smallest
+/// result.
+#[test]
+fn results_that_fall_are_not_pooled_as_sums() {
+    let joined: &[&str] = &["conv_i8"];
+    for (multiplier, families) in [(1e-4, joined), (0.0, joined), (-1e-4, &["conv_i8", "pool_i8"])]
+    {
+        let mut n = Net::new(700);
+        let x = n.input(DType::I8, &[1, 16, 16, 16]);
+        let w = n.bytes(DType::I8, &[16, 16, 3, 3]);
+        let mut multipliers = vec![1e-4; 16];
+        multipliers[5] = multiplier;
+        let inputs = [
+            x,
+            n.graph.add_constant("w", w),
+            n.graph.add_constant("m", Tensor::f32([16], multipliers)),
+            n.floats(&[16], -1.0, 1.0),
+        ];
+        let conv = QuantConv {
+            kernel: vec![3; 2],
+            strides: vec![1; 2],
+            pads: vec![1; 4],
+            dilations: vec![1; 2],
+            groups: 1,
+            x_zero_point: 0,
+            epilogue: Epilogue {
+                activation: Some(Activation::LeakyRelu { alpha: 0.1 }),
+                output: n.output(),
+                ..Epilogue::default()
+            },
+        };
+        let conv = n.graph.push1("conv", Op::QuantConv(conv), &inputs).unwrap();
+        let pool = Pool {
+            kind: PoolKind::Max,
+            kernel: vec![2; 2],
+            strides: vec![2; 2],
+            pads: vec![0; 4],
+            dilations: vec![1; 2],
+            ceil_mode: false,
+        };
+        let y = n.graph.push1("pool", Op::Pool(pool), &[conv]).unwrap();
+        let mut graph = n.graph.clone();
+        graph.outputs.push(("y".into(), y));
+        let lowering = lower(&graph, Precision::Int8).unwrap();
+        let mut made: Vec<&str> = lowering.layers.iter().map(|l| l.layer.family()).collect();
+        made.retain(|f| *f != "permute");
+        assert_eq!(made, families, "{multiplier}");
+        n.check(&[y], BOTH);
+    }
+}
+
 #[test]
 fn functions_and_fully_connected() {
     for seed in 0..40 {

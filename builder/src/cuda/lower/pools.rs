@@ -30,15 +30,15 @@ pub(super) fn joined(lowering: &Lowering, second: usize) -> Option<Joined> {
     Some(Joined { gone, between: read.buffer, layers: vec![(second, joined)] })
 }
 
-/// Whether results of integers rise with their sums: a model's own scales may be negative.
+/// Whether results of integers rise with their sums: multipliers may be negative, the scales that
+/// results are stored with are not (`tobiuo_ops::infer`).
 fn rises(lowering: &Lowering, lowered: &Lowered, conv: &ConvLayer) -> bool {
     let multipliers = |ends: &[u8]| {
         let multiplier = |end: &[u8]| f32::from_le_bytes([end[0], end[1], end[2], end[3]]);
         ends.chunks_exact(8).all(|end| multiplier(end) >= 0.0)
     };
-    let stored = !conv.y.is_integer() || conv.y.scale > 0.0;
     let ends = lowered.constants.get(1).map(|&number| &lowering.constants[number]);
-    stored && (conv.x == DType::F16 || ends.is_some_and(|ends| multipliers(ends)))
+    conv.x == DType::F16 || ends.is_some_and(|ends| multipliers(ends))
 }
 
 /// Both layers as one, where that is one and faster than two.
