@@ -1,7 +1,10 @@
+mod functions;
+
 use serde::{Deserialize, Serialize};
 use tobiuo_tensor::DType;
 
 use crate::{QuantBinary, QuantConv, QuantGemm, QuantPool};
+pub use functions::*;
 
 /// An operator with its attributes.
 ///
@@ -249,120 +252,6 @@ pub struct Gemm {
     pub activation: Option<Activation>,
 }
 
-/// Element-wise activations; alone as [`Op::Activation`] or fused behind another op.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum Activation {
-    /// `max(x, 0)`
-    Relu,
-    /// `x < 0 ? alpha * x : x`
-    LeakyRelu {
-        #[serde(with = "crate::float")]
-        alpha: f32,
-    },
-    /// `min(max(x, min), max)`
-    Clip {
-        #[serde(with = "crate::float")]
-        min: f32,
-        #[serde(with = "crate::float")]
-        max: f32,
-    },
-    /// `1 / (1 + exp(-x))`
-    Sigmoid,
-    /// `min(max(alpha * x + beta, 0), 1)`
-    HardSigmoid {
-        #[serde(with = "crate::float")]
-        alpha: f32,
-        #[serde(with = "crate::float")]
-        beta: f32,
-    },
-    /// `x * min(max(x / 6 + 0.5, 0), 1)`
-    HardSwish,
-    /// `x * sigmoid(x)`
-    Silu,
-    /// `x * tanh(ln(1 + exp(x)))`
-    Mish,
-    /// Hyperbolic tangent.
-    Tanh,
-    /// `x < 0 ? alpha * (exp(x) - 1) : x`
-    Elu {
-        #[serde(with = "crate::float")]
-        alpha: f32,
-    },
-    /// `ln(1 + exp(x))`
-    Softplus,
-    /// `x * (1 + erf(x / sqrt(2))) / 2`, or the tanh form.
-    Gelu { tanh: bool },
-    /// Gauss error function.
-    Erf,
-}
-
-/// Element-wise functions of one tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum Unary {
-    Exp,
-    Log,
-    Sqrt,
-    Abs,
-    Neg,
-    Reciprocal,
-    Floor,
-    Ceil,
-    /// Half to even.
-    Round,
-    Sign,
-    Sin,
-    Cos,
-    /// Logical not, of `Bool`.
-    Not,
-}
-
-/// Element-wise functions of two tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum Binary {
-    Add,
-    Sub,
-    Mul,
-    /// Integers truncate towards zero; an integer divided by zero gives zero.
-    Div,
-    Pow,
-    Min,
-    Max,
-    /// Remainder with the divisor's sign (Python's `%`).
-    Mod,
-    /// Remainder with the dividend's sign (C's `fmod`).
-    FMod,
-    Equal,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-    And,
-    Or,
-    Xor,
-}
-
-impl Binary {
-    /// True when the result is `Bool` whatever the inputs' type.
-    pub fn is_comparison(self) -> bool {
-        use Binary::*;
-        matches!(self, Equal | Less | LessOrEqual | Greater | GreaterOrEqual)
-    }
-
-    /// True for functions of `Bool`.
-    pub fn is_logical(self) -> bool {
-        matches!(self, Binary::And | Binary::Or | Binary::Xor)
-    }
-}
-
 /// Attributes of [`Op::Pool`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -507,26 +396,6 @@ pub enum Coordinates {
     },
 }
 
-/// What [`Op::Reduce`] computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum Reduce {
-    Mean,
-    Sum,
-    Max,
-    Min,
-    Prod,
-    /// Sum of absolute values.
-    L1,
-    /// Square root of the sum of squares.
-    L2,
-    SumSquare,
-    LogSum,
-    LogSumExp,
-}
-
 impl Op {
     /// The operator's name, as messages and reports print it.
     pub fn name(&self) -> &'static str {
@@ -590,91 +459,6 @@ impl Op {
             Op::QuantGemm(q) => q.epilogue.activation,
             Op::QuantBinary(q) => q.activation,
             _ => None,
-        }
-    }
-}
-
-impl Activation {
-    /// The activation's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Activation::Relu => "Relu",
-            Activation::LeakyRelu { .. } => "LeakyRelu",
-            Activation::Clip { .. } => "Clip",
-            Activation::Sigmoid => "Sigmoid",
-            Activation::HardSigmoid { .. } => "HardSigmoid",
-            Activation::HardSwish => "HardSwish",
-            Activation::Silu => "Silu",
-            Activation::Mish => "Mish",
-            Activation::Tanh => "Tanh",
-            Activation::Elu { .. } => "Elu",
-            Activation::Softplus => "Softplus",
-            Activation::Gelu { .. } => "Gelu",
-            Activation::Erf => "Erf",
-        }
-    }
-}
-
-impl Unary {
-    /// The function's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Unary::Exp => "Exp",
-            Unary::Log => "Log",
-            Unary::Sqrt => "Sqrt",
-            Unary::Abs => "Abs",
-            Unary::Neg => "Neg",
-            Unary::Reciprocal => "Reciprocal",
-            Unary::Floor => "Floor",
-            Unary::Ceil => "Ceil",
-            Unary::Round => "Round",
-            Unary::Sign => "Sign",
-            Unary::Sin => "Sin",
-            Unary::Cos => "Cos",
-            Unary::Not => "Not",
-        }
-    }
-}
-
-impl Binary {
-    /// The function's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Binary::Add => "Add",
-            Binary::Sub => "Sub",
-            Binary::Mul => "Mul",
-            Binary::Div => "Div",
-            Binary::Pow => "Pow",
-            Binary::Min => "Min",
-            Binary::Max => "Max",
-            Binary::Mod => "Mod",
-            Binary::FMod => "FMod",
-            Binary::Equal => "Equal",
-            Binary::Less => "Less",
-            Binary::LessOrEqual => "LessOrEqual",
-            Binary::Greater => "Greater",
-            Binary::GreaterOrEqual => "GreaterOrEqual",
-            Binary::And => "And",
-            Binary::Or => "Or",
-            Binary::Xor => "Xor",
-        }
-    }
-}
-
-impl Reduce {
-    /// The function's name, ONNX's.
-    pub fn name(self) -> &'static str {
-        match self {
-            Reduce::Mean => "ReduceMean",
-            Reduce::Sum => "ReduceSum",
-            Reduce::Max => "ReduceMax",
-            Reduce::Min => "ReduceMin",
-            Reduce::Prod => "ReduceProd",
-            Reduce::L1 => "ReduceL1",
-            Reduce::L2 => "ReduceL2",
-            Reduce::SumSquare => "ReduceSumSquare",
-            Reduce::LogSum => "ReduceLogSum",
-            Reduce::LogSumExp => "ReduceLogSumExp",
         }
     }
 }
