@@ -20,6 +20,7 @@ pub mod histogram;
 pub mod insert;
 mod measure;
 mod npz;
+mod observe;
 pub mod report;
 pub mod runner;
 pub mod select;
@@ -31,7 +32,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use tobiuo_ops::Op;
-use tobiuo_tensor::{Tensor, ViewData};
 
 use crate::BuildError;
 use crate::graph::Graph;
@@ -42,15 +42,13 @@ use cache::Cached;
 use calibrators::{ALL, Calibrator};
 use clock::Clock;
 use compare::OutputError;
-use gpu::Collector;
 pub use gpu::OnGpu;
-use histogram::Histogram;
 use insert::{Range, Ranges};
 pub use measure::Sample;
+use observe::{Seen, check, look};
 use report::{Int8Report, LayerPrecision, Tried};
 use runner::Runner;
-use select::{Kind, Selection, kind};
-use source::Source;
+use select::Selection;
 
 /// What is asked of INT8.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,8 +91,6 @@ impl Default for Int8Options {
     }
 }
 
-/// Samples that are kept apart from the histograms, to compare outputs on.
-const HELD_BACK: usize = 24;
 /// Samples that the layers' own errors are measured on.
 const COMPARED: usize = 4;
 
@@ -144,18 +140,6 @@ pub fn apply(
 
 fn broken(error: crate::graph::GraphError) -> BuildError {
     passes::PassError::Broken { pass: "calibration", error }.into()
-}
-
-/// What calibration saw.
-struct Seen {
-    histograms: BTreeMap<String, Histogram>,
-    /// Inputs and outputs in floats of the samples that were held back.
-    held: Vec<Sample>,
-    skipped: Vec<String>,
-    /// Samples whose tensors were counted.
-    counted: usize,
-    /// What counted them.
-    device: &'static str,
 }
 
 /// A network and what it is calibrated with.
@@ -295,205 +279,6 @@ fn known(graph: &Graph, ranges: Ranges, report: &mut Int8Report) -> Ranges {
 fn ends(graph: &Graph) -> BTreeMap<String, String> {
     let named = |(i, why): (usize, &str)| (graph.nodes[i].name.clone(), why.to_string());
     select::ends(graph).into_iter().map(named).collect()
-}
-
-/// Where samples are looked at.
-enum Place {
-    Cpu(Box<Runner>),
-    Gpu(Box<Collector>),
-}
-
-impl Place {
-    /// The GPU where there is one, else the CPU device.
-    fn of(
-        network: &Network<'_>,
-        gpu: Option<OnGpu<'_>>,
-        progress: &mut dyn Progress,
-        share: f64,
-    ) -> Result<Place, BuildError> {
-        if let Some(on) = gpu {
-            match Collector::new(network.plain, on, progress, share * 0.3) {
-                Ok(collector) => return Ok(Place::Gpu(Box::new(collector))),
-                Err(e) => {
-                    log::warn!("the CPU calibrates: the network does not run on the GPU: {e}")
-                }
-            }
-        }
-        Ok(Place::Cpu(Box::new(Runner::new(network.plain)?)))
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Place::Cpu(_) => "cpu",
-            Place::Gpu(_) => "gpu",
-        }
-    }
-
-    fn outputs(&mut self, graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, BuildError> {
-        match self {
-            Place::Cpu(runner) => runner.run(inputs),
-            Place::Gpu(collector) => {
-                collector.run(inputs)?;
-                collector.outputs(graph)
-            }
-        }
-    }
-}
-
-/// Magnitudes counted so far.
-struct Counts<'a> {
-    graph: &'a Graph,
-    observed: HashSet<String>,
-    histograms: BTreeMap<String, Histogram>,
-}
-
-impl Counts<'_> {
-    /// Counts a sample's tensors.
-    fn add(&mut self, place: &mut Place, i: usize, inputs: &[Tensor]) -> Result<(), BuildError> {
-        match place {
-            Place::Gpu(collector) => {
-                collector.run(inputs)?;
-                collector.histograms(&mut |name, h| self.of(name, i, |all| all.merge(&h)))
-            }
-            Place::Cpu(runner) => {
-                for (&v, tensor) in self.graph.inputs.iter().zip(inputs) {
-                    if let Some(values) = tensor.as_f32() {
-                        self.of(&self.graph.value(v).name, i, |all| all.add(values))?;
-                    }
-                }
-                let mut failed = None;
-                runner.observe(inputs, &mut |name, view| {
-                    if let (true, ViewData::F32(values), None) =
-                        (self.observed.contains(name), view.data, &failed)
-                    {
-                        failed = self.of(name, i, |all| all.add(values)).err();
-                    }
-                })?;
-                failed.map_or(Ok(()), Err)
-            }
-        }
-    }
-
-    fn of(
-        &mut self,
-        name: &str,
-        sample: usize,
-        add: impl FnOnce(&mut Histogram),
-    ) -> Result<(), BuildError> {
-        let h = match self.histograms.get_mut(name) {
-            Some(h) => h,
-            None => self.histograms.entry(name.to_string()).or_default(),
-        };
-        add(h);
-        if h.broken > 0 {
-            return Err(broken_tensor(self.graph, name, h.broken, sample));
-        }
-        Ok(())
-    }
-}
-
-/// One pass over the samples.
-fn look(
-    network: &Network<'_>,
-    options: &Int8Options,
-    progress: &mut dyn Progress,
-    share: f64,
-    only_held: bool,
-) -> Result<Seen, BuildError> {
-    let Some(path) = &options.calibration else {
-        return Err(BuildError::Usage("--calibration is missing".into()));
-    };
-    let graph = network.plain;
-    let mut source = Source::open(path, graph, options.samples.max(1), options.seed)?;
-    // A few outputs are not worth compiling kernels for.
-    let gpu = network.gpu.filter(|_| !only_held);
-    let mut place = Place::of(network, gpu, progress, share)?;
-    let on_gpu = matches!(place, Place::Gpu(_));
-    progress.stage("calibrating", if on_gpu { share * 0.7 } else { share });
-    let observed =
-        select::observed(graph).into_iter().map(|v| graph.value(v).name.clone()).collect();
-    let mut counts = Counts { graph, observed, histograms: BTreeMap::new() };
-    let total = source.len();
-    // A fifth is held back, of few samples none: then the same ones serve twice.
-    let apart = (total / 5).min(HELD_BACK);
-    let wanted = if apart < 2 { total.min(HELD_BACK) } else { apart };
-    let (mut held, mut counted) = (Vec::new(), 0);
-    source.each(&mut |i, tensors| {
-        progress.advance(i as f64 / total as f64, &format!("{} of {total}", i + 1));
-        let hold = held.len() < wanted;
-        if hold {
-            let outputs = place.outputs(graph, tensors)?;
-            held.push((tensors.to_vec(), outputs));
-        }
-        if only_held || (hold && apart >= 2) {
-            return Ok(());
-        }
-        counted += 1;
-        counts.add(&mut place, i, tensors)
-    })?;
-    let skipped = std::mem::take(&mut source.skipped);
-    Ok(Seen { histograms: counts.histograms, held, skipped, counted, device: place.name() })
-}
-
-fn broken_tensor(graph: &Graph, name: &str, count: u64, sample: usize) -> BuildError {
-    let of = |n: &&crate::graph::Node| n.outputs.iter().any(|&o| graph.value(o).name == name);
-    let layer = match graph.nodes.iter().find(of) {
-        Some(node) => format!("layer '{}' ({})", node.name, node.op.name()),
-        None => format!("input '{name}'"),
-    };
-    BuildError::Input(format!(
-        "calibration, sample {}: {layer} gives {count} values that are NaN or infinite; a \
-         network that is not right in floats cannot be quantised (tobiuo-builder verify --layers \
-         compares layers)",
-        sample + 1
-    ))
-}
-
-/// Notes on what is odd, and errors where nothing good can come of it.
-fn check(graph: &Graph, seen: &Seen, report: &mut Int8Report) -> Result<(), BuildError> {
-    for (name, h) in &seen.histograms {
-        if h.is_dead() {
-            report.notes.push(format!(
-                "tensor '{name}' was 0 in all samples: its layer is dead, or the samples are not \
-                 what the network expects; it stays in floats"
-            ));
-        }
-    }
-    let dead = seen.histograms.values().filter(|h| h.is_dead()).count();
-    if dead > 0 && 2 * dead > seen.histograms.len() {
-        return Err(BuildError::Input(format!(
-            "{dead} of {} tensors were 0 in all samples: the samples are not what the network \
-             expects (check --mean, --std, --channels)",
-            seen.histograms.len()
-        )));
-    }
-    for node in &graph.nodes {
-        let (Kind::Product, Some(w)) = (kind(graph, node), node.inputs.get(1)) else { continue };
-        let Some(values) = graph.constant(*w).and_then(|t| t.as_f32()) else { continue };
-        if values.iter().any(|v| !v.is_finite()) {
-            return Err(BuildError::Input(format!(
-                "layer '{}' ({}): its weights hold values that are NaN or infinite",
-                node.name,
-                node.op.name()
-            )));
-        }
-        let filters = graph.shape(*w)[0];
-        let dead = match &node.op {
-            Op::Conv(_) => values
-                .chunks_exact(values.len() / filters.max(1))
-                .filter(|c| c.iter().all(|v| *v == 0.0))
-                .count(),
-            _ => 0,
-        };
-        if dead > 0 {
-            report.notes.push(format!(
-                "layer '{}': {dead} of {filters} filters are all zeros: those channels are \
-                 constant",
-                node.name
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// The ranges that a calibrator gives.
