@@ -1,6 +1,7 @@
 //! CUDA engines from the command line, on a machine without a GPU: the stand-in driver runs
 //! every kernel's reference.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::Value;
@@ -41,6 +42,21 @@ fn kernels_are_timed_once_and_engines_verify() {
         let Program::Cuda(program) = &plan.program else { panic!("{plan:?}") };
         assert!(program.vision.is_some(), "frames become pictures on the device");
     }
+
+    // A second round added to the first of layers with more candidates than that has.
+    let text = std::fs::read_to_string(place.path("cache/tobiuo/tactics.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let of = |l: &Value| l["of"].as_str().unwrap().to_string();
+    let known: HashSet<String> = lines.iter().map(of).collect();
+    let tried: Vec<usize> = (lines.iter().filter(|l| of(l).starts_with("tried ")))
+        .map(|l| {
+            let keys = l["what"].as_str().unwrap().split(' ').map(|w| w.split_once(':').unwrap().1);
+            let keys: HashSet<&str> = keys.collect();
+            assert!(keys.iter().all(|&k| known.contains(k)), "{l}");
+            keys.len()
+        })
+        .collect();
+    assert!(tried.iter().any(|&n| n > 20) && tried.iter().all(|&n| n <= 24), "{tried:?}");
 
     // The cache knows all of it: the same engine, and nothing measured.
     let second = place.build("detector.onnx", "b.tobiuo", &["--batch", "1,2"]);

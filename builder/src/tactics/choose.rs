@@ -1,6 +1,7 @@
 //! A kernel for every layer: from the cost model, from what earlier builds measured, or by
 //! measuring now.
 
+mod learn;
 mod within;
 
 use std::collections::{HashMap, HashSet};
@@ -15,9 +16,8 @@ use super::compile::{Compiler, Source};
 use super::{Effort, Finalist, Tactic, TacticError, Tuning, timing};
 use crate::cuda::lower::Lowering;
 use crate::progress::Progress;
+use learn::FIRST;
 
-/// Candidates of a layer of which only a rough time is wanted.
-const FEW: usize = 12;
 /// Finalists of one layer, and some more that take less shared memory.
 const FINALISTS: usize = 8;
 const SMALLER: usize = 3;
@@ -64,6 +64,10 @@ struct Distinct<'a> {
     /// Microseconds of each candidate, where all are known; infinite: does not run.
     times: Option<Vec<f64>>,
     code: Vec<Option<Compiled>>,
+    /// Their numbers among all candidates of the layer.
+    tried: Vec<usize>,
+    /// A second round adds to them.
+    more: bool,
 }
 
 /// Those of a layer's candidates that are tried, in the order of the cost model. Candidates that
@@ -74,11 +78,11 @@ pub fn worth_trying(candidates: &[Candidate], effort: Effort) -> Vec<usize> {
     if effort != Effort::Default {
         return (0..count).collect();
     }
-    spread(candidates, count)
+    spread(candidates, count, count * 4 / 5)
 }
 
-/// So many candidates, as [`worth_trying`] has them by default.
-fn spread(candidates: &[Candidate], count: usize) -> Vec<usize> {
+/// So many candidates, of which so many launch differently where there are so many.
+fn spread(candidates: &[Candidate], count: usize, different: usize) -> Vec<usize> {
     if count >= candidates.len() {
         return (0..candidates.len()).collect();
     }
@@ -87,7 +91,7 @@ fn spread(candidates: &[Candidate], count: usize) -> Vec<usize> {
         let c = &candidates[i];
         seen.insert((c.grid, c.block, c.shared))
     };
-    let mut tried: Vec<usize> = (0..candidates.len()).filter(first).take(count * 4 / 5).collect();
+    let mut tried: Vec<usize> = (0..candidates.len()).filter(first).take(different).collect();
     let others = (0..candidates.len()).filter(|i| !tried.contains(i)).take(count - tried.len());
     tried.extend(others.collect::<Vec<_>>());
     tried.sort_unstable();
@@ -212,15 +216,10 @@ impl Chooser<'_> {
                     )));
                 }
             }
-            let mut tried = worth_trying(&candidates, self.effort);
-            if self.full.is_some_and(|full| !full.contains(&key))
-                && !self.all_known(&candidates, &tried)
-            {
-                tried = spread(&candidates, FEW);
-            }
-            let mut tried = tried.into_iter().peekable();
+            let (tried, more) = self.tried_first(&key, &candidates);
+            let mut next = tried.iter().copied().peekable();
             let mut at = 0..;
-            candidates.retain(|_| tried.next_if_eq(&at.next().expect("no end")).is_some());
+            candidates.retain(|_| next.next_if_eq(&at.next().expect("no end")).is_some());
             index.insert(key, distinct.len());
             of_layer.push(distinct.len());
             distinct.push(Distinct {
@@ -230,15 +229,30 @@ impl Chooser<'_> {
                 code: vec![None; candidates.len()],
                 times: None,
                 candidates,
+                tried,
+                more,
             });
         }
         Ok((distinct, of_layer))
     }
 
-    /// True where an earlier build timed all of these.
-    fn all_known(&self, candidates: &[Candidate], tried: &[usize]) -> bool {
-        let known = |c: &Candidate| self.cache.get(self.device_key, &source_key(&c.source));
-        tried.iter().all(|&i| known(&candidates[i]).is_some())
+    /// Those of a layer's candidates that are tried, ascending, and whether more are to follow once
+    /// they are timed.
+    fn tried_first(&self, description: &str, candidates: &[Candidate]) -> (Vec<usize>, bool) {
+        let few = self.full.is_some_and(|full| !full.contains(description));
+        if self.device.is_none() || self.effort != Effort::Default {
+            let tried = match few {
+                true => spread(candidates, FIRST, FIRST),
+                false => worth_trying(candidates, self.effort),
+            };
+            return (tried, false);
+        }
+        if self.deadline.is_some() && !few {
+            let before = self.tried_before(description, candidates);
+            return (before.unwrap_or_else(|| worth_trying(candidates, self.effort)), false);
+        }
+        let (tried, more) = self.first_round(description, candidates);
+        (tried, more && !few)
     }
 
     /// The cost model's best that compiles and keeps its values in registers.
@@ -343,6 +357,8 @@ impl Chooser<'_> {
                 }
             }
         }
+        let more = distinct.iter().any(|layer| layer.more);
+        let (share, second) = if more { (share * 0.55, share * 0.45) } else { (share, 0.0) };
         // The share of each half by what it will take: one kernel tells how long others do.
         let begun = Instant::now();
         if let Some(&(d, c)) = work.first() {
@@ -364,7 +380,8 @@ impl Chooser<'_> {
             if layer.times.is_none() {
                 progress.advance(timed / to_time.max(1e-9), &lowered.name);
                 timed += layer.candidates.iter().map(timing_seconds).sum::<f64>();
-                self.time(context, lowering, layer, tuning)?;
+                let all: Vec<usize> = (0..layer.candidates.len()).collect();
+                self.time(context, lowering, layer, &all, tuning)?;
             }
             let runs = |(i, t): (usize, &f64)| t.is_finite() && layer.code[i].is_some();
             if !layer.times.iter().flatten().enumerate().any(runs) {
@@ -379,19 +396,23 @@ impl Chooser<'_> {
         }
         self.cache.save();
         tuning.timing_seconds = begun.elapsed().as_secs_f64();
+        if more {
+            self.second_round(context, lowering, distinct, tuning, (progress, second))?;
+        }
         Ok(())
     }
 
-    /// Times all candidates of a layer that compiled.
+    /// Times those of a layer's candidates that compiled.
     fn time(
         &mut self,
         context: &Context,
         lowering: &Lowering,
         layer: &mut Distinct,
+        which: &[usize],
         tuning: &mut Tuning,
     ) -> Result<(), TacticError> {
         let ready: Vec<usize> =
-            (0..layer.candidates.len()).filter(|&c| layer.code[c].is_some()).collect();
+            which.iter().copied().filter(|&c| layer.code[c].is_some()).collect();
         let pairs: Vec<(Candidate, Compiled)> = (ready.iter())
             .map(|&c| (layer.candidates[c].clone(), layer.code[c].clone().expect("chosen so")))
             .collect();
@@ -399,14 +420,15 @@ impl Chooser<'_> {
         let measured =
             timing::time_candidates(context, lowering, lowered, &pairs, self.memory_limit)?;
         tuning.timed += pairs.len();
-        let mut times = vec![f64::INFINITY; layer.candidates.len()];
+        let mut times = layer.times.take().unwrap_or_default();
+        times.resize(layer.candidates.len(), f64::INFINITY);
         for (&c, &time) in ready.iter().zip(&measured) {
             // Whole nanoseconds, as caches and records hold them.
             times[c] = (time * 1e3).round().max(1.0) / 1e3;
         }
-        for (c, &time) in times.iter().enumerate() {
+        for &c in which {
             let what = format!("{} {}", layer.layer.family(), layer.candidates[c].label);
-            self.cache.put(self.device_key, &layer.keys[c], &what, time);
+            self.cache.put(self.device_key, &layer.keys[c], &what, times[c]);
         }
         self.cache.save_now_and_then();
         layer.times = Some(times);

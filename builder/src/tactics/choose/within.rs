@@ -65,7 +65,8 @@ impl Chooser<'_> {
             if !self.compile_until(deadline, distinct, d)? {
                 break;
             }
-            self.time(context, lowering, &mut distinct[d], tuning)?;
+            let all: Vec<usize> = (0..distinct[d].candidates.len()).collect();
+            self.time(context, lowering, &mut distinct[d], &all, tuning)?;
             if distinct[d].times.iter().flatten().all(|t| t.is_infinite()) {
                 return Err(TacticError::None(format!(
                     "no kernel for layer '{}' runs on this device",
