@@ -230,6 +230,7 @@ impl Chooser<'_> {
             let which: Vec<usize> = again.chain(before..layer.candidates.len()).collect();
             self.time(context, lowering, layer, &which, tuning)?;
             self.note_tried(layer);
+            layer.in_order();
         }
         self.cache.save();
         tuning.timing_seconds += begun.elapsed().as_secs_f64();
@@ -242,6 +243,23 @@ impl Chooser<'_> {
         let words: Vec<String> = words.collect();
         let name = name(&description(layer.layer));
         self.cache.put(self.device_key, &name, &words.join(" "), 1.0);
+    }
+}
+
+impl Distinct<'_> {
+    /// Puts what was tried into the order of all candidates, in which a later build finds it: of
+    /// equals the same one is the best.
+    fn in_order(&mut self) {
+        let mut order: Vec<usize> = (0..self.tried.len()).collect();
+        order.sort_by_key(|&c| self.tried[c]);
+        fn arranged<T: Clone>(list: &[T], order: &[usize]) -> Vec<T> {
+            order.iter().map(|&c| list[c].clone()).collect()
+        }
+        self.candidates = arranged(&self.candidates, &order);
+        self.keys = arranged(&self.keys, &order);
+        self.code = arranged(&self.code, &order);
+        self.times = self.times.as_deref().map(|times| arranged(times, &order));
+        self.tried = arranged(&self.tried, &order);
     }
 }
 

@@ -27,7 +27,7 @@ pub fn run(
     let mut failures = 0;
     for (name, make) in GENERATORS.iter().filter(|(name, _)| wanted(name)) {
         let mut random = Random::new(seed);
-        let mut seen: Vec<[bool; 3]> = Vec::new();
+        let mut seen: Vec<[bool; 5]> = Vec::new();
         // Several layers: not each has a candidate of every kind.
         for _ in 0..40 {
             let layer = make(&mut random);
@@ -76,7 +76,9 @@ pub fn run(
     Ok(failures)
 }
 
-/// Through scratch memory; in clusters; with the architecture's own features.
-fn kind(c: &Candidate) -> [bool; 3] {
-    [c.scratch > 0, c.source.contains("#define CLUSTER 1\n"), c.specific]
+/// Through scratch memory; in clusters, whose sums are stored one by one or copied in bulk; with a
+/// warp that only copies; with the architecture's own features.
+fn kind(c: &Candidate) -> [bool; 5] {
+    let defined = |name: &str| c.source.contains(&format!("#define {name} 1\n"));
+    [c.scratch > 0, defined("CLUSTER"), defined("BULK"), defined("PRODUCER"), c.specific]
 }
