@@ -82,9 +82,14 @@ pub fn integer_weights(
     pitch: usize,
 ) -> Vec<u8> {
     let mut out = vec![0; o * pitch];
-    for (index, &w) in weights.iter().enumerate() {
-        let (f, c, t) = (index / (i * kh * kw), index / (kh * kw) % i, index % (kh * kw));
-        out[f * pitch + t * channels + c] = w as u8;
+    let taps = kh * kw;
+    if i * taps * pitch == 0 {
+        return out;
+    }
+    for (row, filter) in out.chunks_mut(pitch).zip(weights.chunks(i * taps)) {
+        for (c, of_channel) in filter.chunks(taps).enumerate() {
+            of_channel.iter().enumerate().for_each(|(t, &w)| row[t * channels + c] = w as u8);
+        }
     }
     out
 }

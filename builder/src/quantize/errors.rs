@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tobiuo_ops::{Op, Quantization};
 use tobiuo_tensor::{TensorView, ViewData};
 
+use super::insert::{level, runs, weight_scales};
 use super::measure::Sample;
 use super::runner::Runner;
 use super::select::{Kind, kind};
@@ -116,12 +117,11 @@ fn of_weights(graph: &Graph, node: &Node) -> Option<f64> {
         _ => 0,
     };
     let values = weights.as_f32()?;
-    let scales = super::insert::weight_scales(values, weights.shape(), axis);
-    let inner: usize = weights.shape()[axis + 1..].iter().product();
+    let scales = weight_scales(values, weights.shape(), axis);
     let mut power = Power::default();
-    for (i, &w) in values.iter().enumerate() {
-        let scale = scales[i / inner.max(1) % scales.len().max(1)];
-        power.add(w, (w / scale).round_ties_even() * scale);
+    for (c, run) in runs(values, weights.shape(), axis) {
+        let scale = scales[c];
+        run.iter().for_each(|&w| power.add(w, f32::from(level(w / scale)) * scale));
     }
     power.decibels()
 }

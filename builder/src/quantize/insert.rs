@@ -62,16 +62,32 @@ impl Range {
     }
 }
 
+/// The elements that follow one another and have one index of `axis`, with that index.
+pub fn runs<'a, T>(
+    values: &'a [T],
+    shape: &[usize],
+    axis: usize,
+) -> impl Iterator<Item = (usize, &'a [T])> {
+    let inner = shape[axis + 1..].iter().product::<usize>().max(1);
+    let all = values.chunks(inner * shape[axis].max(1));
+    all.flat_map(move |part| part.chunks(inner).enumerate())
+}
+
 /// The scales of weights, one for each index of `axis`: largest magnitude over 127. A channel of
 /// zeros has scale 1.
 pub fn weight_scales(weights: &[f32], shape: &[usize], axis: usize) -> Vec<f32> {
-    let inner: usize = shape[axis + 1..].iter().product();
     let mut largest = vec![0.0f32; shape[axis]];
-    for (i, x) in weights.iter().enumerate() {
-        let c = i / inner.max(1) % shape[axis].max(1);
-        largest[c] = largest[c].max(x.abs());
+    for (c, run) in runs(weights, shape, axis) {
+        largest[c] = run.iter().fold(largest[c], |m, x| m.max(x.abs()));
     }
     largest.iter().map(|&m| Range { clip: m, low: -m }.scale().scale).collect()
+}
+
+/// The nearest of the levels -127 to 127, of two the even one. Sums with this number have no bits
+/// behind the point, whatever the processor has for rounding.
+pub fn level(x: f32) -> i8 {
+    const WHOLE: f32 = (3 << 22) as f32;
+    ((x + WHOLE) - WHOLE).clamp(-127.0, 127.0) as i8
 }
 
 /// True for activations that give nothing below 0.
@@ -320,13 +336,11 @@ impl Insert<'_> {
         };
         let shape = tensor.shape().to_vec();
         let data = tensor.as_f32().unwrap_or_default();
-        let inner: usize = shape[axis + 1..].iter().product();
-        let channel = |i: usize| i / inner.max(1) % shape[axis].max(1);
         let scales = weight_scales(data, &shape, axis);
-        let integer = |(i, x): (usize, &f32)| {
-            (x / scales[channel(i)]).round_ties_even().clamp(-127.0, 127.0) as i8
-        };
-        let values: Vec<i8> = data.iter().enumerate().map(integer).collect();
+        let mut values: Vec<i8> = Vec::with_capacity(data.len());
+        for (c, run) in runs(data, &shape, axis) {
+            values.extend(run.iter().map(|x| level(x / scales[c])));
+        }
         let integers = Tensor::new(tensor.shape(), TensorData::I8(values));
         let integers = self.new.add_constant(&format!("{layer}.weight"), integers);
         let scales = Tensor::f32([scales.len()], scales);
@@ -339,6 +353,35 @@ impl Insert<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn levels_are_the_nearest() {
+        let mut x = -130.0f32;
+        while x < 130.0 {
+            assert_eq!(level(x), x.round_ties_even().clamp(-127.0, 127.0) as i8, "{x}");
+            x += 0.0625;
+        }
+        for x in [f32::INFINITY, f32::MAX, 1e9, 8e6, f32::MIN_POSITIVE, -0.0, f32::NAN] {
+            for x in [x, -x] {
+                assert_eq!(level(x), x.round_ties_even().clamp(-127.0, 127.0) as i8, "{x}");
+            }
+        }
+    }
+
+    #[test]
+    fn runs_have_one_index_of_an_axis() {
+        let values: Vec<usize> = (0..24).collect();
+        for (axis, inner) in [(0, 12), (1, 4), (2, 1)] {
+            let shape = [2, 3, 4];
+            let found: Vec<(usize, usize)> = runs(&values, &shape, axis)
+                .flat_map(|(c, run)| run.iter().map(move |&v| (v, c)))
+                .collect();
+            let want = values.iter().map(|&v| (v, v / inner % shape[axis]));
+            assert_eq!(found, want.collect::<Vec<_>>());
+        }
+        assert_eq!(runs(&values[..0], &[0, 3], 0).count(), 0);
+        assert_eq!(runs(&values[..0], &[3, 0], 1).count(), 0);
+    }
 
     #[test]
     fn levels_lie_where_elements_are() {

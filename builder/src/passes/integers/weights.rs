@@ -31,9 +31,6 @@ impl Rewrite<'_> {
         let node = &self.old.nodes[*self.producers.get(&v)?];
         let Op::Dequantize { axis: along } = node.op else { return None };
         let values = self.old.constant(node.inputs[0])?;
-        if !matches!(values.dtype(), DType::I8 | DType::U8) {
-            return None;
-        }
         let shape = values.shape().to_vec();
         let count = *shape.get(axis)?;
         let scales = self.old.constant(node.inputs[1])?.as_f32()?.to_vec();
@@ -48,10 +45,13 @@ impl Rewrite<'_> {
             Some(_) => return None,
         };
         let index = |i: usize| if spread { i / inner % count } else { 0 };
-        let integers = values.to_i64()?;
-        let values: Option<Vec<i8>> = (integers.iter().enumerate())
-            .map(|(i, &q)| i8::try_from(q - zeros[index(i)]).ok())
-            .collect();
+        let less_zero = |(i, q): (usize, i64)| i8::try_from(q - zeros[index(i)]).ok();
+        let values: Option<Vec<i8>> = match values.data() {
+            TensorData::I8(q) if zeros.iter().all(|&z| z == 0) => Some(q.clone()),
+            TensorData::I8(q) => q.iter().map(|&q| q.into()).enumerate().map(less_zero).collect(),
+            TensorData::U8(q) => q.iter().map(|&q| q.into()).enumerate().map(less_zero).collect(),
+            _ => return None,
+        };
         let scales = if spread { scales } else { vec![scales[0]; count] };
         Some(Weights { values: values?, shape, scales })
     }
