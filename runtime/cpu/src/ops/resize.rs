@@ -46,8 +46,9 @@ impl Scale<'_> {
         let half_pixel = (x + 0.5) / scale - 0.5;
         Some(match self.coordinates {
             Coordinates::HalfPixel => half_pixel,
+            // In this order: a coordinate beside a whole number has another neighbour than one on it.
             Coordinates::HalfPixelSymmetric => {
-                len / 2.0 * (1.0 - self.out as f64 / resized) + half_pixel
+                len / 2.0 * (1.0 - self.out as f64 / resized) + (x + 0.5) / scale - 0.5
             }
             Coordinates::PytorchHalfPixel if resized == 1.0 => -0.5,
             Coordinates::PytorchHalfPixel => half_pixel,

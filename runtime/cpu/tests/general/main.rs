@@ -8,7 +8,8 @@ mod reference_resize;
 
 use proptest::prelude::*;
 use tobiuo_cpu::{Inputs, prepare};
-use tobiuo_ops::{Fact, Op, in_place_inputs, infer};
+use tobiuo_ops::{Coordinates, Fact, NearestRounding, Op, Resize, ResizeMode};
+use tobiuo_ops::{in_place_inputs, infer};
 use tobiuo_tensor::{DType, Tensor, TensorData, TensorView, TensorViewMut, f16};
 
 fn fact(t: &Tensor) -> Fact {
@@ -73,6 +74,23 @@ fn check(op: &Op, inputs: &[&Tensor]) {
     for i in in_place_inputs(op, &facts, &outs[0]) {
         let got = run(op, inputs, &outs, Some(i));
         compare(op, inputs, &got[0], &expected[0].data, &format!("in place of operand {i}"));
+    }
+}
+
+/// Half of five elements: both coordinates are whole numbers, where terms are added in the order
+/// of the onnx package's reference implementation (`onnx/reference/ops/op_resize.py`).
+#[test]
+fn a_coordinate_on_an_element_is_not_beside_it() {
+    let x = Tensor::f32([5], vec![0.0, 1.0, 2.0, 3.0, 4.0]);
+    for rounding in [NearestRounding::Floor, NearestRounding::Ceil] {
+        let op = Op::Resize(Resize {
+            sizes: vec![2],
+            scales: vec![0.5],
+            mode: ResizeMode::Nearest { rounding },
+            coordinates: Coordinates::HalfPixelSymmetric,
+        });
+        let got = run(&op, &[&x], &[Fact::new(DType::F32, &[2])], None);
+        assert_eq!(got[0].to_f64(), [1.0, 3.0], "{rounding:?}");
     }
 }
 
