@@ -81,6 +81,8 @@ impl Recorder {
         Recorder { spans: (frames > 0).then(|| Mutex::new(Vec::with_capacity(capacity))) }
     }
 
+    /// True where spans are taken.
+    #[cfg(feature = "cuda")]
     pub fn is_on(&self) -> bool {
         self.spans.is_some()
     }

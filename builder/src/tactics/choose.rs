@@ -247,10 +247,6 @@ impl Chooser<'_> {
             };
             return (tried, false);
         }
-        if self.deadline.is_some() && !few {
-            let before = self.tried_before(description, candidates);
-            return (before.unwrap_or_else(|| worth_trying(candidates, self.effort)), false);
-        }
         let (tried, more) = self.first_round(description, candidates);
         (tried, more && !few)
     }

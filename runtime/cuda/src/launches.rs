@@ -1,6 +1,6 @@
 //! From the manifest's launches to commands.
 
-use tobiuo_engine::CudaArgument;
+use tobiuo_engine::{CudaArgument, CudaLaunch};
 use tobiuo_gpu::{CommandList, DeviceBuffer, DeviceSlice, GpuError, KernelArgument, Launch};
 
 use crate::engine::{CudaPlan, place};
@@ -48,6 +48,22 @@ impl Memory {
         })
     }
 
+    /// A launch of the plan with its arguments.
+    pub fn bound(
+        &self,
+        plan: &CudaPlan,
+        i: usize,
+    ) -> Result<(Launch, Vec<KernelArgument>), GpuError> {
+        let &CudaLaunch { grid, block, shared, dependent, ref arguments, .. } =
+            &plan.program().launches[i];
+        let argument = |a| {
+            let slice = self.slice(plan, a)?;
+            Ok(slice.map_or(KernelArgument::Null, KernelArgument::Memory))
+        };
+        let arguments = arguments.iter().map(argument).collect::<Result<_, GpuError>>()?;
+        Ok((Launch { grid, block, shared, dependent }, arguments))
+    }
+
     /// Adds the plan's launches to a list, but those that `keep` does not want; the order among
     /// the others stays, and all come after what the list's main stream has so far.
     pub fn append(
@@ -77,22 +93,8 @@ impl Memory {
                 if !keep(i) {
                     return list.barrier(stream, &after);
                 }
-                let arguments = launch
-                    .arguments
-                    .iter()
-                    .map(|a| {
-                        let slice = self.slice(plan, a)?;
-                        Ok(slice.map_or(KernelArgument::Null, KernelArgument::Memory))
-                    })
-                    .collect::<Result<Vec<_>, GpuError>>()?;
-                let geometry = Launch {
-                    grid: launch.grid,
-                    block: launch.block,
-                    shared: launch.shared,
-                    dependent: launch.dependent,
-                };
-                let function = &plan.functions()[i];
-                list.launch(function, geometry, &arguments, stream, &after)
+                let (geometry, arguments) = self.bound(plan, i)?;
+                list.launch(&plan.functions()[i], geometry, &arguments, stream, &after)
             };
             let added = add(list, &commands, &mut begun).map_err(|e| e.at(place(i, &launch.name)));
             commands.push(added?);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tobiuo_gpu::{CommandList, Event, GpuError, Graph, KernelArgument, Launch, Stream};
+use tobiuo_gpu::{CommandList, Event, GpuError, Graph, Stream};
 
 use crate::engine::{CudaPlan, place};
 use crate::launches::Memory;
@@ -24,20 +24,7 @@ pub(crate) fn times(
     let mut out = Vec::with_capacity(plan.program().launches.len());
     for (i, launch) in plan.program().launches.iter().enumerate() {
         let timed = (|| {
-            let arguments = launch
-                .arguments
-                .iter()
-                .map(|a| {
-                    let slice = memory.slice(plan, a)?;
-                    Ok(slice.map_or(KernelArgument::Null, KernelArgument::Memory))
-                })
-                .collect::<Result<Vec<_>, GpuError>>()?;
-            let geometry = Launch {
-                grid: launch.grid,
-                block: launch.block,
-                shared: launch.shared,
-                dependent: launch.dependent,
-            };
+            let (geometry, arguments) = memory.bound(plan, i)?;
             let mut list = CommandList::new(context)?;
             for _ in 0..ROW {
                 list.launch(&plan.functions()[i], geometry, &arguments, 0, &[])?;

@@ -6,13 +6,14 @@
 //! within each layer, by what a candidate's label and launch say; the second round takes from all
 //! of a layer's candidates those that are best by the prediction so corrected.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::time::Instant;
 
 use tobiuo_gpu::Context;
 use tobiuo_kernels::Candidate;
 
-use super::{Chooser, Distinct, description, ranking, source_key, spread, timing_seconds};
+use super::{Chooser, Distinct, description, ranking, source_key, spread};
 use crate::cuda::lower::Lowering;
 use crate::progress::Progress;
 use crate::tactics::{TacticError, Tuning};
@@ -61,7 +62,7 @@ fn features(candidate: &Candidate, multiprocessors: u32) -> Features {
 
 /// What is to be added to the logarithm of a predicted time.
 #[derive(Clone, Debug, Default)]
-struct Correction(BTreeMap<String, f64>);
+pub(super) struct Correction(BTreeMap<String, f64>);
 
 impl Correction {
     /// The coefficients that explain the samples best, with a penalty on their squares.
@@ -112,8 +113,10 @@ fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Vec<f64> {
     right
 }
 
-/// By family, from what was timed.
-fn corrections(distinct: &[Distinct], multiprocessors: u32) -> HashMap<&'static str, Correction> {
+/// By family.
+pub(super) type Corrections = HashMap<&'static str, Correction>;
+
+fn corrections(distinct: &[Distinct], multiprocessors: u32) -> Corrections {
     let mut samples: HashMap<&'static str, Vec<(Features, f64)>> = HashMap::new();
     for layer in distinct {
         let times = layer.times.iter().flatten();
@@ -178,40 +181,12 @@ impl Chooser<'_> {
         tuning: &mut Tuning,
         (progress, share): (&mut dyn Progress, f64),
     ) -> Result<(), TacticError> {
-        let multiprocessors = self.target.sm_count;
-        let corrections = corrections(distinct, multiprocessors);
         let begun = Instant::now();
+        let corrections = self.corrections(distinct);
+        let open: Vec<usize> = (0..distinct.len()).filter(|&d| distinct[d].more).collect();
         let mut work = Vec::new();
-        let mut open = Vec::new();
-        for (d, layer) in distinct.iter_mut().enumerate().filter(|(_, l)| l.more) {
-            let mut rest = layer.layer.candidates(self.target);
-            if let Some(limit) = self.scratch_limit {
-                rest.retain(|c| c.scratch as u64 <= limit);
-            }
-            let correction = corrections.get(layer.layer.family());
-            let mut order: Vec<(f64, usize)> = (0..rest.len().min(POOL))
-                .filter(|i| !layer.tried.contains(i))
-                .map(|i| {
-                    let features = || features(&rest[i], multiprocessors);
-                    let more = correction.map_or(0.0, |c| c.of(&features()));
-                    (rest[i].predicted_us.max(1e-3).ln() + more, i)
-                })
-                .collect();
-            order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            let taken: Vec<usize> = order.into_iter().take(SECOND).map(|(_, i)| i).collect();
-            let before = layer.candidates.len();
-            let picked: HashSet<usize> = taken.iter().copied().collect();
-            let mut new: HashMap<usize, Candidate> =
-                rest.into_iter().enumerate().filter(|(i, _)| picked.contains(i)).collect();
-            for i in taken {
-                let candidate = new.remove(&i).expect("each is taken once");
-                layer.keys.push(source_key(&candidate.source));
-                layer.candidates.push(candidate);
-                layer.code.push(None);
-                layer.tried.push(i);
-            }
-            work.extend((before..layer.candidates.len()).map(|c| (d, c)));
-            open.push((d, before));
+        for &d in &open {
+            work.extend(self.add(&mut distinct[d], &corrections).map(|c| (d, c)));
         }
         progress.stage("compiling more kernels", share * 0.7);
         self.compile(distinct, &work, progress)?;
@@ -219,21 +194,64 @@ impl Chooser<'_> {
 
         let begun = Instant::now();
         progress.stage("timing more kernels", share * 0.3);
-        let all: f64 = work.iter().map(|&(d, c)| timing_seconds(&distinct[d].candidates[c])).sum();
-        let mut timed = 0.0;
-        for (d, before) in open {
+        for (done, &d) in open.iter().enumerate() {
             let layer = &mut distinct[d];
-            progress.advance(timed / all.max(1e-9), &lowering.layers[layer.first].name);
-            timed += layer.candidates[before..].iter().map(timing_seconds).sum::<f64>();
-            let best = ranking(layer.times.as_deref().unwrap_or_default());
-            let again = best.into_iter().filter(|&c| layer.code[c].is_some()).take(AGAIN);
-            let which: Vec<usize> = again.chain(before..layer.candidates.len()).collect();
-            self.time(context, lowering, layer, &which, tuning)?;
-            self.note_tried(layer);
-            layer.in_order();
+            let all = open.len() as f64;
+            progress.advance(done as f64 / all, &lowering.layers[layer.first].name);
+            self.time_added(context, lowering, layer, tuning)?;
         }
         self.cache.save();
         tuning.timing_seconds += begun.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// By family, from what was timed.
+    pub(super) fn corrections(&self, distinct: &[Distinct]) -> Corrections {
+        corrections(distinct, self.target.sm_count)
+    }
+
+    /// Adds to a layer's candidates those that the corrected prediction says are best: their places.
+    pub(super) fn add(&self, layer: &mut Distinct, corrections: &Corrections) -> Range<usize> {
+        let mut rest = layer.layer.candidates(self.target);
+        if let Some(limit) = self.scratch_limit {
+            rest.retain(|c| c.scratch as u64 <= limit);
+        }
+        let correction = corrections.get(layer.layer.family());
+        let corrected = |c: &Candidate| {
+            let more = correction.map_or(0.0, |k| k.of(&features(c, self.target.sm_count)));
+            c.predicted_us.max(1e-3).ln() + more
+        };
+        let mut order: Vec<(f64, usize)> = (0..rest.len().min(POOL))
+            .filter(|i| !layer.tried.contains(i))
+            .map(|i| (corrected(&rest[i]), i))
+            .collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let before = layer.candidates.len();
+        for (_, i) in order.into_iter().take(SECOND) {
+            layer.keys.push(source_key(&rest[i].source));
+            layer.candidates.push(rest[i].clone());
+            layer.code.push(None);
+            layer.tried.push(i);
+        }
+        before..layer.candidates.len()
+    }
+
+    /// Times what was added to a layer's candidates beside the best of those before, and notes what
+    /// was tried.
+    pub(super) fn time_added(
+        &mut self,
+        context: &Context,
+        lowering: &Lowering,
+        layer: &mut Distinct,
+        tuning: &mut Tuning,
+    ) -> Result<(), TacticError> {
+        let times = layer.times.as_deref().unwrap_or_default();
+        let best = ranking(times).into_iter().filter(|&c| layer.code[c].is_some());
+        let which: Vec<usize> =
+            best.take(AGAIN).chain(times.len()..layer.candidates.len()).collect();
+        self.time(context, lowering, layer, &which, tuning)?;
+        self.note_tried(layer);
+        layer.in_order();
         Ok(())
     }
 

@@ -53,16 +53,17 @@ impl Chooser<'_> {
             let best = distinct[d].candidates.first().map_or(0.0, |c| c.predicted_us);
             best * counts[d] as f64
         };
-        let mut open: Vec<(usize, f64)> = (0..distinct.len())
-            .filter(|&d| distinct[d].times.is_none())
-            .map(|d| (d, weight(d)))
-            .collect();
-        open.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let mut heaviest: Vec<(usize, f64)> = (0..distinct.len()).map(|d| (d, weight(d))).collect();
+        heaviest.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let heaviest: Vec<usize> = heaviest.into_iter().map(|(d, _)| d).collect();
+        let untimed = |&d: &usize| distinct[d].times.is_none();
+        let open: Vec<usize> = heaviest.iter().copied().filter(untimed).collect();
         let all = open.len();
         let mut done = 0;
-        for (d, _) in open {
-            progress.advance(done as f64 / all as f64, &lowering.layers[distinct[d].first].name);
-            if !self.compile_until(deadline, distinct, d)? {
+        for d in open {
+            let part = 0.5 * done as f64 / all as f64;
+            progress.advance(part, &lowering.layers[distinct[d].first].name);
+            if !self.compile_until(deadline, distinct, d, 0)? {
                 break;
             }
             let all: Vec<usize> = (0..distinct[d].candidates.len()).collect();
@@ -76,19 +77,47 @@ impl Chooser<'_> {
             done += 1;
         }
         tuning.untimed = all - done;
+        if done == all {
+            let order: Vec<usize> = heaviest.into_iter().filter(|&d| distinct[d].more).collect();
+            self.second_round_within(deadline, device, distinct, &order, tuning, progress)?;
+        }
         self.cache.save();
         tuning.timing_seconds = begun.elapsed().as_secs_f64() - tuning.compile_seconds;
         Ok(())
     }
 
-    /// Compiles what a layer lacks; false when the time was over before.
+    /// The second round, of as many layers as the time lasts for.
+    fn second_round_within(
+        &mut self,
+        deadline: Instant,
+        (context, lowering): (&Context, &Lowering),
+        distinct: &mut [Distinct],
+        order: &[usize],
+        tuning: &mut Tuning,
+        progress: &mut dyn Progress,
+    ) -> Result<(), TacticError> {
+        let corrections = self.corrections(distinct);
+        for (done, &d) in order.iter().enumerate() {
+            let part = 0.5 + 0.5 * done as f64 / order.len() as f64;
+            progress.advance(part, &lowering.layers[distinct[d].first].name);
+            let added = self.add(&mut distinct[d], &corrections);
+            if !self.compile_until(deadline, distinct, d, added.start)? {
+                break;
+            }
+            self.time_added(context, lowering, &mut distinct[d], tuning)?;
+        }
+        Ok(())
+    }
+
+    /// Compiles what a layer lacks from a candidate on; false when the time was over before.
     fn compile_until(
         &self,
         deadline: Instant,
         distinct: &mut [Distinct],
         d: usize,
+        from: usize,
     ) -> Result<bool, TacticError> {
-        let lacking: Vec<(usize, usize)> = (0..distinct[d].candidates.len())
+        let lacking: Vec<(usize, usize)> = (from..distinct[d].candidates.len())
             .filter(|&c| distinct[d].code[c].is_none())
             .map(|c| (d, c))
             .collect();
