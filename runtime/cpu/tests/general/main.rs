@@ -89,7 +89,7 @@ fn a_coordinate_on_an_element_is_not_beside_it() {
             mode: ResizeMode::Nearest { rounding },
             coordinates: Coordinates::HalfPixelSymmetric,
         });
-        let got = run(&op, &[&x], &[Fact::new(DType::F32, &[2])], None);
+        let got = run(&op, &[&x], &[Fact::new(DType::F32, [2])], None);
         assert_eq!(got[0].to_f64(), [1.0, 3.0], "{rounding:?}");
     }
 }
