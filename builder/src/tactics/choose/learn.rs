@@ -113,21 +113,48 @@ fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Vec<f64> {
     right
 }
 
+/// What a layer's times say of the predicted ones. What all of its candidates have in common does
+/// not order them and is left out.
+fn of_layer<'a>(
+    timed: impl Iterator<Item = (&'a Candidate, f64)>,
+    multiprocessors: u32,
+) -> Vec<(Features, f64)> {
+    let ratios: Vec<(&Candidate, f64)> = timed
+        .filter(|(c, t)| t.is_finite() && c.predicted_us > 0.0)
+        .map(|(c, t)| (c, (t / c.predicted_us).ln()))
+        .collect();
+    let mean = ratios.iter().map(|r| r.1).sum::<f64>() / ratios.len().max(1) as f64;
+    ratios.iter().map(|(c, y)| (features(c, multiprocessors), y - mean)).collect()
+}
+
+/// Of a layer's candidates those that the second round adds to the tried ones, the best first.
+fn worth_adding(
+    all: &[Candidate],
+    tried: &[usize],
+    correction: Option<&Correction>,
+    multiprocessors: u32,
+) -> Vec<usize> {
+    let corrected = |c: &Candidate| {
+        let more = correction.map_or(0.0, |k| k.of(&features(c, multiprocessors)));
+        c.predicted_us.max(1e-3).ln() + more
+    };
+    let mut order: Vec<(f64, usize)> = (0..all.len().min(POOL))
+        .filter(|i| !tried.contains(i))
+        .map(|i| (corrected(&all[i]), i))
+        .collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    order.into_iter().take(SECOND).map(|(_, i)| i).collect()
+}
+
 /// By family.
 pub(super) type Corrections = HashMap<&'static str, Correction>;
 
 fn corrections(distinct: &[Distinct], multiprocessors: u32) -> Corrections {
     let mut samples: HashMap<&'static str, Vec<(Features, f64)>> = HashMap::new();
     for layer in distinct {
-        let times = layer.times.iter().flatten();
-        let ratios: Vec<(&Candidate, f64)> = (layer.candidates.iter().zip(times))
-            .filter(|(c, t)| t.is_finite() && c.predicted_us > 0.0)
-            .map(|(c, t)| (c, (t / c.predicted_us).ln()))
-            .collect();
-        // What all candidates of a layer have in common does not order them.
-        let mean = ratios.iter().map(|r| r.1).sum::<f64>() / ratios.len().max(1) as f64;
+        let times = layer.times.iter().flatten().copied();
         let of_family = samples.entry(layer.layer.family()).or_default();
-        of_family.extend(ratios.iter().map(|(c, y)| (features(c, multiprocessors), y - mean)));
+        of_family.extend(of_layer(layer.candidates.iter().zip(times), multiprocessors));
     }
     samples.retain(|_, s| s.len() >= ENOUGH);
     samples.into_iter().map(|(family, s)| (family, Correction::fit(&s))).collect()
@@ -217,17 +244,8 @@ impl Chooser<'_> {
             rest.retain(|c| c.scratch as u64 <= limit);
         }
         let correction = corrections.get(layer.layer.family());
-        let corrected = |c: &Candidate| {
-            let more = correction.map_or(0.0, |k| k.of(&features(c, self.target.sm_count)));
-            c.predicted_us.max(1e-3).ln() + more
-        };
-        let mut order: Vec<(f64, usize)> = (0..rest.len().min(POOL))
-            .filter(|i| !layer.tried.contains(i))
-            .map(|i| (corrected(&rest[i]), i))
-            .collect();
-        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let before = layer.candidates.len();
-        for (_, i) in order.into_iter().take(SECOND) {
+        for i in worth_adding(&rest, &layer.tried, correction, self.target.sm_count) {
             layer.keys.push(source_key(&rest[i].source));
             layer.candidates.push(rest[i].clone());
             layer.code.push(None);
@@ -352,5 +370,48 @@ mod tests {
         let correlation = together / (each(&told, a) * each(&right, b));
         assert!(correlation > 0.95, "{correlation}");
         assert_eq!(Correction::default().of(&others[0].0), 0.0);
+    }
+
+    /// By the times of 960 convolutions, of 40 candidates a layer, on an H200.
+    #[test]
+    fn two_rounds_find_what_many_candidates_hold() {
+        let text = include_str!("../../../tests/data/resnet50_fp16_h200.tsv");
+        let mut layers: BTreeMap<usize, (Vec<Candidate>, Vec<f64>)> = BTreeMap::new();
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            let f: Vec<&str> = line.split('\t').collect();
+            let grid: Vec<u32> = f[2].split(',').map(|n| n.parse().unwrap()).collect();
+            let (candidates, times) = layers.entry(f[0].parse().unwrap()).or_default();
+            candidates.push(Candidate {
+                grid: grid.try_into().unwrap(),
+                block: f[3].parse().unwrap(),
+                shared: f[4].parse().unwrap(),
+                ..candidate(f[6].into(), f[1].parse().unwrap())
+            });
+            times.push(f[5].parse().unwrap());
+        }
+        let layers: Vec<(Vec<Candidate>, Vec<f64>)> = layers.into_values().collect();
+        let best = |times: &[f64], which: &[usize]| {
+            which.iter().map(|&i| times[i]).fold(f64::INFINITY, f64::min)
+        };
+        let first: Vec<Vec<usize>> =
+            layers.iter().map(|(all, _)| spread(all, FIRST, FIRST)).collect();
+        let mut samples = Vec::new();
+        for ((all, times), first) in layers.iter().zip(&first) {
+            samples.extend(of_layer(first.iter().map(|&i| (&all[i], times[i])), 132));
+        }
+        let correction = Correction::fit(&samples);
+        // By 40 candidates, by both rounds, and by as many as both try that the prediction says.
+        let mut sums = [0.0; 3];
+        for ((all, times), first) in layers.iter().zip(&first) {
+            let added = worth_adding(all, first, Some(&correction), 132);
+            assert_eq!(added.len(), SECOND.min(all.len() - first.len()));
+            let tried: Vec<usize> = first.iter().chain(&added).copied().collect();
+            let predicted: Vec<usize> = (0..tried.len()).collect();
+            sums[0] += best(times, &(0..all.len()).collect::<Vec<_>>());
+            sums[1] += best(times, &tried);
+            sums[2] += best(times, &predicted);
+        }
+        assert!(sums[1] < sums[0] * 1.005, "{sums:?}");
+        assert!(sums[2] > sums[0] * 1.03, "{sums:?}: the data would not tell");
     }
 }
