@@ -39,6 +39,7 @@ impl ConvLayer {
         t.halo.is_some() && split == 1 && self.channels <= self.row(t) && t.stages >= taps
     }
 
+    /// A way to compute the layer, where it finds room in shared memory.
     pub(super) fn candidate(
         &self,
         t: &Tile,
@@ -46,7 +47,7 @@ impl ConvLayer {
         join: Join,
         variant: Variant,
         target: &Target,
-    ) -> Candidate {
+    ) -> Option<Candidate> {
         let Variant { rolled, producer } = variant;
         let cluster = join.in_cluster();
         let (bm, bn, bk) = (t.bm, t.bn, self.row(t));
@@ -75,6 +76,7 @@ impl ConvLayer {
         let stages = stages.max(sums);
         // Warpgroup products and patches want tiles at multiples of 1024 bytes.
         let slack = if t.wgmma || t.halo.is_some() { 1024 } else { 0 };
+        // The kernel's own ends and barriers take shared memory too.
         let own = bn * self.end_bytes() + OWN_SHARED;
         let limit = target.shared_per_block as usize - slack - own;
         // The inbox lies behind the stages where there is room.
@@ -89,6 +91,9 @@ impl ConvLayer {
         let end = residual_at + residual_bytes.next_multiple_of(16);
         let inbox_at = if apart { end } else { sums };
         let shared = slack + if apart { inbox_at + inbox } else { end };
+        if shared + own > target.shared_per_block as usize {
+            return None;
+        }
         let mut d = self.defines(target);
         d.all(&[
             ("VEC", if self.channels.is_multiple_of(8) { 16 / self.x.size() } else { 4 }),
@@ -131,7 +136,7 @@ impl ConvLayer {
         if self.x_zero_point != 0 {
             arguments.push(Argument::Constant(2));
         }
-        Candidate {
+        Some(Candidate {
             label: format!(
                 "{}{bm}x{bn}x{bk}{} s{} w{}x{}{} {}{split}{}{}",
                 if t.wgmma { "g" } else { "" },
@@ -164,7 +169,7 @@ impl ConvLayer {
             zeroed: tickets,
             predicted_us: self.predict(t, (split, join, producer), count, shared, threads, target)
                 + if rolled { 0.08 } else { 0.0 },
-        }
+        })
     }
 
     /// Rough time of a candidate, microseconds. Its constants, in cycles of a multiprocessor,

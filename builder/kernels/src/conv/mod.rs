@@ -259,7 +259,7 @@ impl ConvLayer {
         }
         let plain = |(t, split): &(Tile, usize)| {
             let join = *self.joins(t, *split, target).first()?;
-            let candidate = self.fitting(t, *split, join, Variant::default(), target)?;
+            let candidate = self.candidate(t, *split, join, Variant::default(), target)?;
             Some((*t, *split, join, candidate))
         };
         let plain: Vec<(Tile, usize, Join, Candidate)> = tiles.iter().filter_map(plain).collect();
@@ -274,7 +274,7 @@ impl ConvLayer {
             let joins = self.joins(&t, split, target).iter();
             let ways = joins.flat_map(|&join| variants.iter().map(move |&v| (join, v)));
             let others = ways.filter(|&way| way != (first, Variant::default()));
-            out.extend(others.filter_map(|(join, v)| self.fitting(&t, split, join, v, target)));
+            out.extend(others.filter_map(|(join, v)| self.candidate(&t, split, join, v, target)));
         }
         out.extend(self.first_layer(target));
         out
@@ -352,21 +352,6 @@ impl ConvLayer {
             variants.push(Variant { producer: true, ..plain });
         }
         variants
-    }
-
-    /// A candidate, where it finds room in shared memory.
-    fn fitting(
-        &self,
-        t: &Tile,
-        split: usize,
-        join: Join,
-        variant: Variant,
-        target: &Target,
-    ) -> Option<Candidate> {
-        let candidate = self.candidate(t, split, join, variant, target);
-        // The kernel's own ends and barriers take shared memory too.
-        let own = (t.bn * self.end_bytes() + OWN_SHARED) as u32;
-        (candidate.shared + own <= target.shared_per_block).then_some(candidate)
     }
 
     /// Bytes of what a filter's sum meets: its bias, of integers its multiplier too, and the sum
