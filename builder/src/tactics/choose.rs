@@ -247,8 +247,23 @@ impl Chooser<'_> {
             };
             return (tried, false);
         }
-        let (tried, more) = self.first_round(description, candidates);
-        (tried, more && !few)
+        match self.tried_before(description, candidates) {
+            Some(tried) => (tried, false),
+            None => (spread(candidates, FIRST, FIRST), !few && candidates.len() > FIRST),
+        }
+    }
+
+    /// A layer's times as an earlier build measured them, if it measured all: the candidates that
+    /// are to be compiled then, the best first.
+    fn recall(&self, layer: &mut Distinct, tuning: &mut Tuning) -> Option<Vec<usize>> {
+        let known =
+            |key: &String| Some(self.cache.get(self.device_key, key)?.unwrap_or(f64::INFINITY));
+        // Candidates are compared within one measurement, so all or none.
+        layer.times = layer.keys.iter().map(known).collect();
+        let times = layer.times.as_deref()?;
+        tuning.timed_before += times.len();
+        let order = ranking(times);
+        Some(order.iter().take(1).copied().chain(layer.finalists(&order, times)).collect())
     }
 
     /// The cost model's best that compiles and keeps its values in registers.
@@ -333,20 +348,8 @@ impl Chooser<'_> {
         let mut work = Vec::new();
         let mut to_time = 0.0;
         for (d, layer) in distinct.iter_mut().enumerate() {
-            let known = |key: &String| {
-                let time = self.cache.get(self.device_key, key)?;
-                Some(time.unwrap_or(f64::INFINITY))
-            };
-            // Candidates are compared within one measurement, so all or none.
-            layer.times = layer.keys.iter().map(known).collect();
-            match &layer.times {
-                Some(times) => {
-                    let order = ranking(times);
-                    work.extend(order.first().map(|&c| (d, c)));
-                    let shared = |c: usize| layer.candidates[c].shared;
-                    work.extend(finalists(&order, times, shared).iter().map(|&c| (d, c)));
-                    tuning.timed_before += times.len();
-                }
+            match self.recall(layer, tuning) {
+                Some(best) => work.extend(best.into_iter().map(|c| (d, c))),
                 None => {
                     work.extend((0..layer.candidates.len()).map(|c| (d, c)));
                     to_time += layer.candidates.iter().map(timing_seconds).sum::<f64>();
@@ -437,6 +440,10 @@ fn timing_seconds(candidate: &Candidate) -> f64 {
 }
 
 impl Distinct<'_> {
+    fn finalists(&self, order: &[usize], times: &[f64]) -> Vec<usize> {
+        finalists(order, times, |c| self.candidates[c].shared)
+    }
+
     /// What was chosen; something was.
     fn tactic(mut self, distinct: usize) -> Tactic {
         let Some(times) = self.times.take() else {
@@ -462,9 +469,7 @@ impl Distinct<'_> {
                 self.candidates[c].label
             );
         }
-        let shared = |c: usize| self.candidates[c].shared;
-        let mut finalists: Vec<Finalist> = finalists(&order, &times, shared)
-            .into_iter()
+        let mut finalists: Vec<Finalist> = (self.finalists(&order, &times).into_iter())
             .filter_map(|c| {
                 let code = self.code[c].clone()?;
                 let candidate = self.candidates[c].clone();

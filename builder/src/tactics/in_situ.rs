@@ -242,15 +242,15 @@ fn settle_until(
 /// then, microseconds, when it takes `best` now.
 fn share(program: &mut Program, selected: &[usize], mut best: f64) -> Result<f64, TacticError> {
     let mut taken = program.carveout();
-    for percent in CARVEOUTS.map(Some) {
-        if percent == taken {
+    for percent in CARVEOUTS {
+        if taken == Some(percent) {
             continue;
         }
-        program.prefer_shared(percent, selected)?;
+        program.prefer_shared(Some(percent), selected)?;
         let time = median(program.time(4 * REPLAYS)?);
-        log::info!("{percent:?} % of shared memory: {time:.1} us, best {best:.1}");
+        log::info!("{percent} % of shared memory: {time:.1} us, best {best:.1}");
         if time < best * GAIN {
-            (best, taken) = (time, percent);
+            (best, taken) = (time, Some(percent));
         }
     }
     program.prefer_shared(taken, selected)?;

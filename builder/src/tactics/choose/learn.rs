@@ -6,14 +6,14 @@
 //! within each layer, by what a candidate's label and launch say; the second round takes from all
 //! of a layer's candidates those that are best by the prediction so corrected.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Instant;
 
 use tobiuo_gpu::Context;
 use tobiuo_kernels::Candidate;
 
-use super::{Chooser, Distinct, description, ranking, source_key, spread};
+use super::{Chooser, Distinct, description, ranking, source_key};
 use crate::cuda::lower::Lowering;
 use crate::progress::Progress;
 use crate::tactics::{TacticError, Tuning};
@@ -67,10 +67,10 @@ pub(super) struct Correction(BTreeMap<String, f64>);
 impl Correction {
     /// The coefficients that explain the samples best, with a penalty on their squares.
     fn fit(samples: &[(Features, f64)]) -> Correction {
+        let names: BTreeSet<&str> =
+            samples.iter().flat_map(|(f, _)| f).map(|(name, _)| name.as_str()).collect();
         let names: BTreeMap<&str, usize> =
-            samples.iter().flat_map(|(f, _)| f).map(|(name, _)| (name.as_str(), 0)).collect();
-        let names: BTreeMap<&str, usize> =
-            names.into_keys().enumerate().map(|(i, name)| (name, i)).collect();
+            names.into_iter().enumerate().map(|(i, name)| (name, i)).collect();
         let n = names.len();
         let mut matrix = vec![vec![0.0; n]; n];
         let mut right = vec![0.0; n];
@@ -149,37 +149,14 @@ fn worth_adding(
 /// By family.
 pub(super) type Corrections = HashMap<&'static str, Correction>;
 
-fn corrections(distinct: &[Distinct], multiprocessors: u32) -> Corrections {
-    let mut samples: HashMap<&'static str, Vec<(Features, f64)>> = HashMap::new();
-    for layer in distinct {
-        let times = layer.times.iter().flatten().copied();
-        let of_family = samples.entry(layer.layer.family()).or_default();
-        of_family.extend(of_layer(layer.candidates.iter().zip(times), multiprocessors));
-    }
-    samples.retain(|_, s| s.len() >= ENOUGH);
-    samples.into_iter().map(|(family, s)| (family, Correction::fit(&s))).collect()
-}
-
 /// The name of what was tried for a layer in the tactic cache.
 fn name(description: &str) -> String {
     format!("tried {}", source_key(description))
 }
 
 impl Chooser<'_> {
-    /// Those of a layer's candidates that are timed first: what both rounds of an earlier build
-    /// tried, or a few. True where a second round is to follow.
-    pub(super) fn first_round(
-        &self,
-        description: &str,
-        candidates: &[Candidate],
-    ) -> (Vec<usize>, bool) {
-        match self.tried_before(description, candidates) {
-            Some(tried) => (tried, false),
-            None => (spread(candidates, FIRST, FIRST), candidates.len() > FIRST),
-        }
-    }
-
-    /// What earlier rounds tried of these candidates, if they are the same and their times known.
+    /// What both rounds of an earlier build tried of these candidates, if they are the same and their
+    /// times known.
     pub(super) fn tried_before(
         &self,
         description: &str,
@@ -234,10 +211,18 @@ impl Chooser<'_> {
 
     /// By family, from what was timed.
     pub(super) fn corrections(&self, distinct: &[Distinct]) -> Corrections {
-        corrections(distinct, self.target.sm_count)
+        let mut samples: HashMap<&'static str, Vec<(Features, f64)>> = HashMap::new();
+        for layer in distinct {
+            let times = layer.times.iter().flatten().copied();
+            let of_family = samples.entry(layer.layer.family()).or_default();
+            of_family.extend(of_layer(layer.candidates.iter().zip(times), self.target.sm_count));
+        }
+        samples.retain(|_, s| s.len() >= ENOUGH);
+        samples.into_iter().map(|(family, s)| (family, Correction::fit(&s))).collect()
     }
 
     /// Adds to a layer's candidates those that the corrected prediction says are best: their places.
+    /// All are made once more: kept since the first round, their sources would fill the memory.
     pub(super) fn add(&self, layer: &mut Distinct, corrections: &Corrections) -> Range<usize> {
         let mut rest = layer.layer.candidates(self.target);
         if let Some(limit) = self.scratch_limit {
@@ -301,6 +286,7 @@ impl Distinct<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::spread;
     use super::*;
 
     fn candidate(label: String, predicted_us: f64) -> Candidate {

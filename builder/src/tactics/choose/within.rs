@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tobiuo_gpu::Context;
 
-use super::{Chooser, Distinct, finalists, ranking};
+use super::{Chooser, Distinct};
 use crate::cuda::lower::Lowering;
 use crate::progress::Progress;
 use crate::tactics::{TacticError, Tuning};
@@ -28,16 +28,7 @@ impl Chooser<'_> {
         // What an earlier build knows costs no time but that of compiling what it chose.
         let mut known = Vec::new();
         for (d, layer) in distinct.iter_mut().enumerate() {
-            let time =
-                |key: &String| Some(self.cache.get(self.device_key, key)?.unwrap_or(f64::INFINITY));
-            layer.times = layer.keys.iter().map(time).collect();
-            if let Some(times) = &layer.times {
-                let order = ranking(times);
-                known.extend(order.first().map(|&c| (d, c)));
-                let shared = |c: usize| layer.candidates[c].shared;
-                known.extend(finalists(&order, times, shared).iter().map(|&c| (d, c)));
-                tuning.timed_before += times.len();
-            }
+            known.extend(self.recall(layer, tuning).into_iter().flatten().map(|c| (d, c)));
         }
         self.compile(distinct, &known, progress)?;
         for layer in distinct.iter_mut() {
