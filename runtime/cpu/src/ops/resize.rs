@@ -43,19 +43,20 @@ impl Scale<'_> {
     fn source(&self, i: usize) -> Option<f64> {
         let (x, len, scale) = (i as f64, self.len as f64, self.scale);
         let resized = scale * len;
-        let half_pixel = (x + 0.5) / scale - 0.5;
+        let centre = (x + 0.5) / scale;
+        let half_pixel = centre - 0.5;
         Some(match self.coordinates {
             Coordinates::HalfPixel => half_pixel,
             // In this order: a coordinate beside a whole number has another neighbour than one on it.
             Coordinates::HalfPixelSymmetric => {
-                len / 2.0 * (1.0 - self.out as f64 / resized) + (x + 0.5) / scale - 0.5
+                len / 2.0 * (1.0 - self.out as f64 / resized) + centre - 0.5
             }
             Coordinates::PytorchHalfPixel if resized == 1.0 => -0.5,
             Coordinates::PytorchHalfPixel => half_pixel,
             Coordinates::AlignCorners if resized == 1.0 => 0.0,
             Coordinates::AlignCorners => x * (len - 1.0) / (resized - 1.0),
             Coordinates::Asymmetric => x / scale,
-            Coordinates::TfHalfPixelForNn => (x + 0.5) / scale,
+            Coordinates::TfHalfPixelForNn => centre,
             Coordinates::TfCropAndResize { starts, ends, .. } => {
                 let (start, end) = (f64::from(starts[self.axis]), f64::from(ends[self.axis]));
                 // The region is resampled to the output's size, whatever the scale.
