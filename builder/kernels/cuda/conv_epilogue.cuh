@@ -110,11 +110,9 @@ __device__ __forceinline__ u64* inbox_barrier() {
 // Once, before the first wait for the cluster.
 __device__ __forceinline__ void open_inbox(int tid) {
 #if CLUSTER
-  constexpr int ROW_BYTES = BULK ? INBOX_PITCH * 4 : BN * 4;
   if (tid == 0) {
     u32 at = (u32)__cvta_generic_to_shared(inbox_barrier());
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(at) : "memory");
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"((SPLIT - 1) * OWN_ROWS * ROW_BYTES) : "memory");
   }
   cluster_arrive();  // waited for before a block sends to another
 #endif
@@ -261,6 +259,10 @@ __device__ __forceinline__ void finish(Sum (&acc)[WM / 16][WN / 8][4], u8* share
 #endif
   const int block = blockIdx.z;
   const u32 arrived = (u32)__cvta_generic_to_shared(inbox_barrier());
+  // Bytes may come before they are expected: the phase ends only behind this one arrival.
+  constexpr int ROW_BYTES = BULK ? INBOX_PITCH * 4 : BN * 4;
+  if (tid == 0)
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(arrived), "r"((SPLIT - 1) * OWN_ROWS * ROW_BYTES) : "memory");
   auto at_block = [](u32 local, int to) {
     u32 there;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(local), "r"(to));
