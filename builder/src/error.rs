@@ -11,6 +11,7 @@ use crate::cuda::assemble::AssembleError;
 use crate::import::{ImportError, UnsupportedNode};
 use crate::passes::PassError;
 use crate::plan::PlanError;
+use crate::quantize::report::GateReport;
 use crate::tactics::TacticError;
 
 /// Why a build, a verification or a drawing failed.
@@ -26,7 +27,12 @@ pub enum BuildError {
     /// What is calibrated or measured on cannot be read, or is not what a network can use.
     Input(String),
     /// The accuracy that is asked for cannot be held.
-    Accuracy(String),
+    Accuracy {
+        /// What is lost, and what to do.
+        why: String,
+        /// What the gate tried, where one was asked for.
+        gate: Option<Box<GateReport>>,
+    },
     /// The model cannot be imported.
     Import(ImportError),
     /// The device has no kernel for these nodes.
@@ -78,7 +84,7 @@ impl BuildError {
             BuildError::Tactic(TacticError::Record(_)) => 2,
             BuildError::Damaged(_) => 4,
             BuildError::Input(_) => 6,
-            BuildError::Accuracy(_) => 7,
+            BuildError::Accuracy { .. } => 7,
             BuildError::SelfTest(_) => 7,
             BuildError::Import(ImportError::Io { error, .. })
                 if error.kind() == io::ErrorKind::NotFound =>
@@ -123,7 +129,7 @@ impl fmt::Display for BuildError {
             | BuildError::Memory(s)
             | BuildError::Damaged(s)
             | BuildError::Input(s)
-            | BuildError::Accuracy(s)
+            | BuildError::Accuracy { why: s, .. }
             | BuildError::Provision(s)
             | BuildError::SelfTest(s)
             | BuildError::Device(s) => f.write_str(s),

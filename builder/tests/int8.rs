@@ -58,13 +58,68 @@ fn calibrated_once_and_built_again_without_pictures() {
     assert_eq!(plan(folder.path()), first);
 
     let text = std::fs::read_to_string(&cache).unwrap();
-    let other = text.replace("\nmodel ", "\nmodel 00");
-    std::fs::write(&cache, other).unwrap();
+    for of in ["00", "aéééééééééé"] {
+        std::fs::write(&cache, text.replace("\nmodel ", &format!("\nmodel {of}"))).unwrap();
+        let e = make(folder.path(), cached.clone()).unwrap_err();
+        assert!(e.exit_status() == 2 && e.to_string().contains("another model"), "{e}");
+    }
+    std::fs::write(&cache, b"tobiuo \xff").unwrap();
     let e = make(folder.path(), cached.clone()).unwrap_err();
-    assert!(e.exit_status() == 2 && e.to_string().contains("another model"), "{e}");
+    assert!(e.exit_status() == 4 && e.to_string().contains("not text"), "{e}");
+    let last = text.trim_end().rfind('\n').unwrap();
+    std::fs::write(&cache, &text[..=last]).unwrap();
+    let e = make(folder.path(), cached.clone()).unwrap_err();
+    assert!(e.exit_status() == 4 && e.to_string().contains("cut short"), "{e}");
     std::fs::write(&cache, &text[..30]).unwrap();
     let e = make(folder.path(), cached).unwrap_err();
     assert!(e.exit_status() == 4 && e.to_string().contains("calibration.txt"), "{e}");
+}
+
+/// A cache as chainer-trt writes it names layers, where dumps number a layer's results.
+#[test]
+fn caches_of_chainer_trt_serve_the_same_network_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/chainer/net_residual");
+    let samples = folder.path().join("x.npy");
+    let wave = |i: usize| (i as f32 * 0.37).sin();
+    let values = (0..10 * 20 * 20 * 3).map(wave).collect();
+    npy::write(&samples, &Tensor::f32([10, 20, 20, 3], values)).unwrap();
+    let cache = folder.path().join("own.txt");
+    let engine = folder.path().join("e.tobiuo");
+    let make = |int8: Int8Options| build(&dump, &engine, &options(int8), &mut ());
+    let calibrated = Int8Options {
+        calibration: Some(samples),
+        cache: Some(cache.clone()),
+        calibrator: Some(Calibrator::MinMax),
+        ..Default::default()
+    };
+    let layers = |report: BuildReport| {
+        let int8 = report.int8.unwrap();
+        (int8.layers.iter().filter(|l| l.int8).count(), int8.layers.len(), int8.notes)
+    };
+    let (own, all, _) = layers(make(calibrated).unwrap());
+    assert!(own >= 7 && all == 9, "{own} of {all}");
+
+    let mut lines = vec!["1".to_string()];
+    for line in std::fs::read_to_string(&cache).unwrap().lines().skip(5) {
+        let mut words = line.splitn(3, ' ');
+        let bits = u32::from_str_radix(words.next().unwrap(), 16).unwrap();
+        let scale = (f32::from_bits(bits) / 127.0).to_bits();
+        let name = words.nth(1).unwrap();
+        lines.push(format!("{}: {scale:08x}", name.strip_suffix("_0").unwrap_or(name)));
+    }
+    let theirs = folder.path().join("CalibrationTable");
+    std::fs::write(&theirs, lines.join("\n")).unwrap();
+    let by = |path: &Path| Int8Options { cache: Some(path.into()), ..Default::default() };
+    let (with_theirs, _, notes) = layers(make(by(&theirs)).unwrap());
+    assert_eq!(with_theirs, own, "{notes:?}");
+
+    std::fs::remove_file(&engine).unwrap();
+    std::fs::write(&theirs, "1\nfoo: 3f800000\nbar: 40000000\n").unwrap();
+    let e = make(by(&theirs)).unwrap_err();
+    let said = e.to_string();
+    assert!(e.exit_status() == 2 && said.contains("another network"), "{said}");
+    assert!(said.contains("'bar', 'foo'") && !engine.exists(), "{said}");
 }
 
 #[test]
@@ -136,4 +191,27 @@ fn the_gate_holds_average_precision() {
     let engine = EngineFile::open(folder.path().join("detector.tobiuo")).unwrap();
     let notes = engine.manifest().provenance.notes.join("\n");
     assert!(notes.contains("AP50:95") && notes.contains("is in floats"), "{notes}");
+}
+
+/// Annotations on which the network in floats reaches nothing would let any engine pass.
+#[test]
+fn a_gate_that_would_let_anything_pass_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(assets().join("pictures/annotations.json")).unwrap();
+    let mut coco: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for object in coco["annotations"].as_array_mut().unwrap() {
+        object["bbox"] = serde_json::json!([0, 0, 1, 1]);
+        object["area"] = 1.into();
+    }
+    let annotations = folder.path().join("elsewhere.json");
+    std::fs::write(&annotations, coco.to_string()).unwrap();
+    let int8 = Int8Options {
+        accuracy_drop: Some(0.05),
+        annotations: Some(annotations),
+        images: Some(assets().join("pictures")),
+        ..pictures()
+    };
+    let e = make(folder.path(), int8).unwrap_err();
+    assert!(e.exit_status() == 2 && e.to_string().contains("any engine would pass"), "{e}");
+    assert!(!folder.path().join("detector.tobiuo").exists());
 }

@@ -166,10 +166,9 @@ fn is_integer_layer(op: &tobiuo_ops::Op) -> bool {
 pub(super) fn notes(report: &Int8Report) -> Vec<String> {
     let int8 = report.layers.iter().filter(|l| l.int8).count();
     let mut notes = vec![format!(
-        "int8: {int8} of {} heavy layers; scales by {}{}",
+        "int8: {int8} of {} heavy layers; scales by {}",
         report.layers.len(),
-        report.calibrator,
-        if report.from_cache { ", from a calibration cache" } else { "" }
+        report.calibrator
     )];
     for s in &report.speed {
         notes.extend(s.notes());

@@ -10,6 +10,7 @@ use crate::BuildError;
 use crate::build::BuildReport;
 use crate::cuda::make::{CudaPlanReport, CudaReport, LayerReport};
 use crate::import::{CheckReport, ImportError, NodeStatus, UnsupportedNode};
+use crate::quantize::report::GateReport;
 use crate::verify::{Comparison, VerifyReport};
 
 /// The document that `--json` gives for an error.
@@ -20,6 +21,9 @@ pub(super) struct ErrorDocument<'a> {
     /// The nodes that are not supported, where that is the error.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     nodes: &'a [UnsupportedNode],
+    /// What the accuracy gate tried, where it does not hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gate: Option<&'a GateReport>,
 }
 
 pub(super) fn error(e: &BuildError) -> ErrorDocument<'_> {
@@ -28,7 +32,11 @@ pub(super) fn error(e: &BuildError) -> ErrorDocument<'_> {
         BuildError::Unsupported(nodes) => nodes,
         _ => &[],
     };
-    ErrorDocument { error: e.to_string(), status: e.exit_status(), nodes }
+    let gate = match e {
+        BuildError::Accuracy { gate, .. } => gate.as_deref(),
+        _ => None,
+    };
+    ErrorDocument { error: e.to_string(), status: e.exit_status(), nodes, gate }
 }
 
 fn mib(bytes: u64) -> String {

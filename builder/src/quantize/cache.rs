@@ -1,10 +1,11 @@
 //! Calibration kept in a text file, so that a rebuild needs no pictures.
 //!
 //! ```text
-//! tobiuo calibration 2
+//! tobiuo calibration 3
 //! model 3f0c...                      the model's hash: of another model it is refused
 //! calibrator entropy
 //! pictures 500
+//! tensors 2                          the lines that follow: a file that was cut short is refused
 //! 3f800000 00000000 images           the magnitude cut off and the smallest element, as the bits
 //! 40a00000 be8e9ad5 conv1            of f32s in hexadecimal; the tensor's name
 //! ```
@@ -18,7 +19,7 @@ use std::fmt::Write;
 use super::insert::{Range, Ranges};
 
 /// A file's first line.
-const HEAD: &str = "tobiuo calibration 2";
+const HEAD: &str = "tobiuo calibration 3";
 
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,10 +38,11 @@ impl Cached {
     /// The file's text.
     pub fn to_text(&self) -> String {
         let mut out = format!(
-            "{HEAD}\nmodel {}\ncalibrator {}\npictures {}\n",
+            "{HEAD}\nmodel {}\ncalibrator {}\npictures {}\ntensors {}\n",
             self.model.as_deref().unwrap_or("unknown"),
             self.calibrator,
-            self.pictures
+            self.pictures,
+            self.ranges.len()
         );
         for (name, range) in &self.ranges {
             let (clip, low) = (range.clip.to_bits(), range.low.to_bits());
@@ -53,6 +55,10 @@ impl Cached {
     pub fn parse(text: &str) -> Result<Cached, String> {
         let mut lines = text.lines().enumerate();
         match lines.next() {
+            // A name may have been cut, which no count of lines tells.
+            Some((_, HEAD)) if !text.ends_with('\n') => {
+                Err("cut short: its last line has no end".into())
+            }
             Some((_, HEAD)) => own(lines),
             Some((_, first)) if first.trim() == "1" || first.starts_with("TRT-") => tensorrt(lines),
             Some((_, first)) if first.starts_with("tobiuo calibration") => {
@@ -97,6 +103,7 @@ fn magnitude(digits: &str) -> Option<f32> {
 fn own<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Cached, String> {
     let mut out =
         Cached { model: None, calibrator: String::new(), pictures: 0, ranges: Ranges::new() };
+    let mut tensors = 0;
     for (i, line) in lines {
         let bad = |what: &str| format!("line {}: {what}: '{line}'", i + 1);
         if line.is_empty() || line.starts_with('#') {
@@ -107,6 +114,7 @@ fn own<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Cached, Stri
             "model" => out.model = Some(rest.into()),
             "calibrator" => out.calibrator = rest.into(),
             "pictures" => out.pictures = rest.parse().map_err(|_| bad("a number is wanted"))?,
+            "tensors" => tensors = rest.parse().map_err(|_| bad("a number is wanted"))?,
             digits => {
                 let clip = magnitude(digits).ok_or_else(|| {
                     bad("8 hexadecimal digits of a finite, positive number are wanted")
@@ -115,12 +123,20 @@ fn own<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Cached, Stri
                 let low = number(low).filter(|low| *low <= 0.0 && *low >= -clip).ok_or_else(
                     || bad("8 hexadecimal digits of a number from minus the first one to 0 are wanted"),
                 )?;
-                out.ranges.insert(unescape(name), Range { clip, low });
+                if out.ranges.insert(unescape(name), Range { clip, low }).is_some() {
+                    return Err(bad("a tensor that was there before"));
+                }
             }
         }
     }
     if out.model.is_none() || out.ranges.is_empty() {
         return Err("cut short: no model or no tensors in it".into());
+    }
+    if out.ranges.len() != tensors {
+        return Err(format!(
+            "cut short or changed: {} tensors in it, {tensors} were written",
+            out.ranges.len()
+        ));
     }
     Ok(out)
 }
@@ -132,13 +148,15 @@ fn tensorrt<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Cached,
             continue;
         }
         let entry = line.rsplit_once(':').and_then(|(name, digits)| {
-            let clip = magnitude(digits.trim())? * 127.0;
+            let clip = Some(magnitude(digits.trim())? * 127.0).filter(|clip| clip.is_finite())?;
             Some((name.trim().to_string(), Range { clip, low: -clip }))
         });
         let (name, range) = entry.ok_or_else(|| {
             format!("line {}: 'tensor: 8 hexadecimal digits' is wanted: '{line}'", i + 1)
         })?;
-        ranges.insert(name, range);
+        if ranges.insert(name, range).is_some() {
+            return Err(format!("line {}: a tensor that was there before: '{line}'", i + 1));
+        }
     }
     if ranges.is_empty() {
         return Err("no tensors in it".into());
@@ -176,13 +194,24 @@ mod tests {
             ("", "not a calibration cache"),
             ("hello\n", "not a calibration cache"),
             ("tobiuo calibration 9\n", "another version"),
-            ("tobiuo calibration 1\nmodel x\n3f800000 + a\n", "another version"),
-            ("tobiuo calibration 2\nmodel x\n", "cut short"),
-            ("tobiuo calibration 2\nmodel x\n7f800000 00000000 a\n", "line 3"),
-            ("tobiuo calibration 2\nmodel x\n3f800000 ? a\n", "line 3"),
-            ("tobiuo calibration 2\nmodel x\n3f800000 bf800001 a\n", "line 3"),
-            ("tobiuo calibration 2\nmodel x\n3f8000é0 00000000 a\n", "line 3"),
+            ("tobiuo calibration 2\nmodel x\n3f800000 00000000 a\n", "another version"),
+            ("tobiuo calibration 3\nmodel x\n", "cut short"),
+            ("tobiuo calibration 3\nmodel x\n7f800000 00000000 a\n", "line 3"),
+            ("tobiuo calibration 3\nmodel x\n3f800000 ? a\n", "line 3"),
+            ("tobiuo calibration 3\nmodel x\n3f800000 bf800001 a\n", "line 3"),
+            ("tobiuo calibration 3\nmodel x\n3f8000é0 00000000 a\n", "line 3"),
+            ("tobiuo calibration 3\nmodel x\ntensors 1\n3f800000 00000000 a", "cut short"),
+            (
+                "tobiuo calibration 3\nmodel x\ntensors 2\n3f800000 00000000 a\n",
+                "1 tensors in it, 2",
+            ),
+            (
+                "tobiuo calibration 3\nmodel x\ntensors 2\n3f800000 00000000 a\n3f800000 00000000 a\n",
+                "line 5: a tensor that was there before",
+            ),
             ("1\nx: zz\n", "line 2"),
+            ("1\nx: 7f7fffff\n", "line 2"),
+            ("1\nx: 3f800000\nx: 3f800000\n", "line 3"),
             ("1\n", "no tensors"),
         ] {
             let said = Cached::parse(text).expect_err(text);

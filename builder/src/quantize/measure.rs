@@ -80,6 +80,7 @@ impl<'a> Measure<'a> {
                     let named = labels.iter().position(|l| l == text);
                     named.or_else(|| text.parse().ok())
                 };
+                let all: usize = graph.shape(graph.outputs[*output].1).iter().skip(1).product();
                 let mut classes = Vec::new();
                 for (file, text) in &entries {
                     let Some(class) = class(text) else {
@@ -89,6 +90,12 @@ impl<'a> Measure<'a> {
                             file.display()
                         ));
                     };
+                    if class >= all {
+                        return usage(&format!(
+                            "'{}': class {class}, but the network has {all}, which count from 0",
+                            file.display()
+                        ));
+                    }
                     classes.push(class);
                 }
                 if classes.is_empty() {
@@ -124,6 +131,19 @@ impl<'a> Measure<'a> {
     pub fn drop(&self, baseline: f64, value: f64) -> f64 {
         let d = if matches!(self, Measure::Error(_)) { value - baseline } else { baseline - value };
         if d.is_nan() { f64::INFINITY } else { d }
+    }
+
+    /// Refuses annotations that would let anything pass.
+    pub fn check(&self, baseline: f64, allowed: f64) -> Result<(), BuildError> {
+        if matches!(self, Measure::Error(_)) || baseline > allowed {
+            return Ok(());
+        }
+        Err(BuildError::Usage(format!(
+            "--accuracy-drop: the network in floats reaches {baseline:.4} ({}) on these \
+             annotations, and a loss of {allowed} is allowed: any engine would pass; do they belong \
+             to this network and to these pictures (--images)?",
+            self.name()
+        )))
     }
 
     /// The metric of a graph.

@@ -18,6 +18,7 @@ pub mod gate;
 mod gpu;
 pub mod histogram;
 pub mod insert;
+mod known;
 mod measure;
 mod npz;
 mod observe;
@@ -37,6 +38,7 @@ use crate::BuildError;
 use crate::graph::Graph;
 use crate::passes;
 use crate::progress::Progress;
+use crate::tactics::files::replace;
 use crate::tactics::record::RecordedInt8;
 use cache::Cached;
 use calibrators::{ALL, Calibrator};
@@ -93,6 +95,10 @@ impl Default for Int8Options {
 
 /// Samples that the layers' own errors are measured on.
 const COMPARED: usize = 4;
+/// Error of the outputs, of their size, from which on users are warned.
+const BROKEN: f64 = 0.25;
+/// From which on no engine is made.
+const NOTHING_LEFT: f64 = 0.9;
 
 /// What was decided: everything that a graph of the same network needs to become one of
 /// integers.
@@ -170,7 +176,7 @@ pub fn decide(
 ) -> Result<Decision, BuildError> {
     let begun = Instant::now();
     let graph = network.graph;
-    let cached = read_cache(options, model_hash)?;
+    let cached = known::read(options, model_hash)?;
     // What was recorded is not measured again.
     let allowed = options.accuracy_drop.filter(|_| how.recorded.is_none());
     let gate_needs_samples = allowed.is_some() && options.annotations.is_none();
@@ -201,7 +207,7 @@ pub fn decide(
             if gate_needs_samples {
                 held = look(network, options, progress, share * (1.0 - with_gate), true)?.held;
             }
-            known(graph, cached.ranges, &mut report)
+            known::of_network(graph, cached, options, &mut report)?
         }
         None => {
             let seen = look(network, options, progress, share * with_gate * 0.7, false)?;
@@ -222,7 +228,7 @@ pub fn decide(
                     pictures: seen.counted,
                     ranges: ranges.clone(),
                 };
-                std::fs::write(path, cached.to_text())
+                replace(path, cached.to_text().as_bytes())
                     .map_err(|error| BuildError::Io { path: path.clone(), error })?;
             }
             ranges
@@ -240,39 +246,8 @@ pub fn decide(
         report.gate = Some(gate);
     }
     report.layers = layers(graph, &ranges, &floats, &held)?;
+    known::check(graph, &floats, &report)?;
     Ok(Decision { ranges, floats, report })
-}
-
-fn read_cache(options: &Int8Options, model_hash: &str) -> Result<Option<Cached>, BuildError> {
-    let Some(path) = options.cache.as_ref().filter(|p| p.exists()) else { return Ok(None) };
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| BuildError::Io { path: path.clone(), error })?;
-    let cached = Cached::parse(&text)
-        .map_err(|e| BuildError::Damaged(format!("--calibration-cache {}: {e}", path.display())))?;
-    match &cached.model {
-        Some(of) if of != model_hash => Err(BuildError::Usage(format!(
-            "--calibration-cache {}: it is of another model ({}, this one is {}); name another \
-             file, or delete it and calibrate again",
-            path.display(),
-            &of[..of.len().min(12)],
-            &model_hash[..12]
-        ))),
-        _ => Ok(Some(cached)),
-    }
-}
-
-/// Of a cache the tensors that this graph has; tells when it seems to be of another network.
-fn known(graph: &Graph, ranges: Ranges, report: &mut Int8Report) -> Ranges {
-    let names: HashSet<&str> = graph.values().map(|(_, v)| v.name.as_str()).collect();
-    let all = ranges.len();
-    let ranges: Ranges = ranges.into_iter().filter(|(n, _)| names.contains(n.as_str())).collect();
-    if ranges.len() < all {
-        report.notes.push(format!(
-            "{} of the {all} tensors in the calibration cache are not in this network",
-            all - ranges.len()
-        ));
-    }
-    ranges
 }
 
 /// The cheap ends of a network, which stay in floats.
@@ -317,7 +292,26 @@ fn choose(
         }
     }
     match best {
-        Some((error, c, ranges)) if error.is_finite() => Ok((c, ranges)),
+        Some((error, ..)) if error.is_finite() && error > NOTHING_LEFT => {
+            Err(BuildError::Accuracy {
+                why: format!(
+                    "calibration: the outputs in INT8 differ from those in floats by {error:.2} of \
+                     their size, whatever calibrator is taken: nothing of them is left, and no \
+                     engine is made; calibrate on samples like those the network sees, or build \
+                     without --precision int8"
+                ),
+                gate: None,
+            })
+        }
+        Some((error, c, ranges)) if error.is_finite() => {
+            if error > BROKEN {
+                report.notes.push(format!(
+                    "the outputs in INT8 differ from those in floats by {error:.2} of their size: \
+                     --accuracy-drop puts back to floats what hurts most, or refuses"
+                ));
+            }
+            Ok((c, ranges))
+        }
         _ => Err(BuildError::Input(
             "calibration: the outputs in INT8 are not numbers, or those in floats are all 0; no \
              engine is made of that"

@@ -15,7 +15,7 @@ use super::select::{self, Kind, kind};
 use super::source::Source;
 use super::{Int8Options, Network};
 use crate::BuildError;
-use crate::graph::Graph;
+use crate::graph::{Graph, ValueId};
 use crate::progress::Progress;
 
 /// Samples that are kept apart from the histograms, to compare outputs on.
@@ -197,9 +197,16 @@ pub(super) fn check(graph: &Graph, seen: &Seen, report: &mut Int8Report) -> Resu
     }
     let dead = seen.histograms.values().filter(|h| h.is_dead()).count();
     if dead > 0 && 2 * dead > seen.histograms.len() {
+        let is_dead = |name: &str| seen.histograms.get(name).is_some_and(Histogram::is_dead);
+        let made = |v: &ValueId| is_dead(&graph.value(*v).name);
+        let first = match graph.nodes.iter().find(|n| n.outputs.iter().any(made)) {
+            _ if graph.inputs.iter().any(made) => "an input is the first".to_string(),
+            Some(n) => format!("the first is what layer '{}' ({}) makes", n.name, n.op.name()),
+            None => String::new(),
+        };
         return Err(BuildError::Input(format!(
-            "{dead} of {} tensors were 0 in all samples: the samples are not what the network \
-             expects (check --mean, --std, --channels)",
+            "{dead} of {} tensors were 0 in all samples, {first}: that layer is dead, or the samples \
+             are not what the network expects (check --mean, --std, --channels)",
             seen.histograms.len()
         )));
     }

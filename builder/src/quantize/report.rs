@@ -200,17 +200,15 @@ impl Int8Report {
                 self.calibrator
             );
         }
-        if self.tried.len() > 1 {
-            let best = self.tried.iter().map(|t| t.error).fold(f64::INFINITY, f64::min);
-            for t in &self.tried {
-                let mark = if t.error == best { "  <- kept" } else { "" };
-                let db = -20.0 * t.error.log10();
-                let _ = writeln!(
-                    out,
-                    "  {:<18} output error {:.4} ({db:.1} dB){mark}",
-                    t.calibrator, t.error
-                );
-            }
+        for t in &self.tried {
+            let kept = self.tried.len() > 1 && t.calibrator == self.calibrator;
+            let mark = if kept { "  <- kept" } else { "" };
+            let db = -20.0 * t.error.log10();
+            let _ = writeln!(
+                out,
+                "  {:<18} output error {:.4} ({db:.1} dB){mark}",
+                t.calibrator, t.error
+            );
         }
         if !self.skipped.is_empty() {
             let _ = writeln!(out, "{} files could not be read:", self.skipped.len());

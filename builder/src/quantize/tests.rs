@@ -115,6 +115,48 @@ fn dead_layers_and_constant_channels_are_noted_and_harmless() {
     assert!(d < 0.05, "{d}");
 }
 
+/// A layer that is dead, and with it all behind it, is named.
+#[test]
+fn a_dead_network_names_its_first_dead_layer() {
+    let g = network(|g, rng, x| {
+        let w = g.add_constant("w", Tensor::f32([8, 8, 1, 1], vec![-1.0; 64]));
+        let b = g.add_constant("b", Tensor::f32([8], vec![-1000.0; 8]));
+        let off = g.push1("off", conv_op(1, 1, 0, 1), &[x, w, b]).unwrap();
+        let mut v = activated(g, "dead", off, Activation::Relu);
+        for i in 0..3 {
+            let w = g.add_constant("w", rng.tensor(&[8, 8, 1, 1]));
+            let b = g.add_constant("b", Tensor::f32([8], vec![0.0; 8]));
+            v = g.push1(&format!("behind{i}"), conv_op(1, 1, 0, 1), &[v, w, b]).unwrap();
+        }
+        v
+    });
+    let g = optimised(&g);
+    let e = calibrated(&g, &g).unwrap_err();
+    let said = e.to_string();
+    assert!(e.exit_status() == 6 && said.contains("layer 'off"), "{said}");
+}
+
+/// Outputs of which nothing is left make no engine, whatever calibrator was asked for.
+#[test]
+fn outputs_that_are_lost_make_no_engine() {
+    let g = network(|g, rng, x| {
+        let x = conv(g, rng, x, 8, conv_op(3, 1, 1, 1));
+        let x = conv(g, rng, x, 8, conv_op(3, 1, 1, 1));
+        // The difference of two large numbers: rounding is all that is left of it.
+        let w = g.add_constant("w", rng.tensor(&[8, 8, 1, 1]));
+        let b = g.add_constant("b", Tensor::f32([8], vec![1e5; 8]));
+        let large = g.push1("large", conv_op(1, 1, 0, 1), &[x, w, b]).unwrap();
+        let mut eye = vec![0.0; 64];
+        (0..8).for_each(|i| eye[i * 9] = 1.0);
+        let w = g.add_constant("w", Tensor::f32([8, 8, 1, 1], eye));
+        let b = g.add_constant("b", Tensor::f32([8], vec![-1e5; 8]));
+        let back = g.push1("back", conv_op(1, 1, 0, 1), &[large, w, b]).unwrap();
+        conv(g, rng, back, 8, conv_op(1, 1, 0, 1))
+    });
+    let e = calibrated(&g, &g).unwrap_err();
+    assert!(e.exit_status() == 7 && e.to_string().contains("nothing of them is left"), "{e}");
+}
+
 /// One calibration serves a graph whose siblings were merged for a GPU.
 #[test]
 fn merged_siblings_take_the_ranges_of_their_parts() {

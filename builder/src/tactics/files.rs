@@ -19,7 +19,7 @@ pub(super) fn lock(folder: &Path) -> Option<File> {
 }
 
 /// Gives a file new contents all at once: readers see the old ones or the new ones.
-pub(super) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
