@@ -35,10 +35,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
+try:
+    import numpy as np
+    import torch
 
-import nets
+    import nets
+except ImportError as e:
+    sys.exit(f"peers.py needs PyTorch and NumPy, and onnx to export with: {e}")
 
 HERE = Path(__file__).resolve().parent
 # Bytes, arithmetic and launches at FP16 on an H200, and what is wanted there, microseconds.
