@@ -120,6 +120,22 @@ fn the_same_is_decided_again() {
     assert_eq!(first["int8"]["layers"], replayed["int8"]["layers"]);
 }
 
+/// Pictures and the cache that they gave are one calibration.
+#[test]
+fn a_record_gives_the_same_bytes_from_pictures_and_from_their_cache() {
+    let place = Place::new(Standin::new());
+    let (samples, cache) = (samples(&place), place.path("calibration.txt"));
+    let record = place.path("r.json");
+    let cached = ["-m", "int8", "--calibration-cache", &cache, "--effort", "fast"];
+    let pictures = ["--calibration", &samples, "--calibrator", "minmax", "--record", &record];
+    let seen = place.build("detector.onnx", "a.tobiuo", &[&cached[..], &pictures].concat());
+    assert_eq!(seen["int8"]["from_cache"], false);
+    let again =
+        place.build("detector.onnx", "b.tobiuo", &[&cached[..], &["--replay", &record]].concat());
+    assert_eq!(again["int8"]["from_cache"], true);
+    assert!(place.bytes("a.tobiuo") == place.bytes("b.tobiuo"), "other bytes from the cache");
+}
+
 #[test]
 fn gate_and_speed_go_together() {
     let place = Place::new(device(ONE));
