@@ -150,25 +150,46 @@ pub(super) fn look(
         select::observed(graph).into_iter().map(|v| graph.value(v).name.clone()).collect();
     let mut counts = Counts { graph, observed, histograms: BTreeMap::new() };
     let total = source.len();
-    // A fifth is held back, of few samples none: then the same ones serve twice.
-    let apart = (total / 5).min(HELD_BACK);
-    let wanted = if apart < 2 { total.min(HELD_BACK) } else { apart };
-    let (mut held, mut counted) = (Vec::new(), 0);
+    // Some are held back while they come, the numbers kept: what of them is to be counted is only
+    // known when all were read.
+    let apart = held_apart(total);
+    let wanted = if apart == 0 { total.min(HELD_BACK) } else { apart };
+    let (mut held, mut numbers, mut counted) = (Vec::new(), Vec::new(), 0);
     source.each(&mut |i, tensors| {
         progress.advance(i as f64 / total as f64, &format!("{} of {total}", i + 1));
-        let hold = held.len() < wanted;
-        if hold {
+        if held.len() < wanted {
             let outputs = place.outputs(graph, tensors)?;
             held.push((tensors.to_vec(), outputs));
+            numbers.push(i);
+        } else if !only_held {
+            counted += 1;
+            counts.add(&mut place, i, tensors)?;
         }
-        if only_held || (hold && apart >= 2) {
-            return Ok(());
-        }
-        counted += 1;
-        counts.add(&mut place, i, tensors)
+        Ok(())
     })?;
     let skipped = std::mem::take(&mut source.skipped);
+    if !only_held {
+        let apart = held_apart(held.len() + counted);
+        for ((inputs, _), &i) in held.iter().zip(&numbers).skip(apart) {
+            counted += 1;
+            counts.add(&mut place, i, inputs)?;
+        }
+        // Where none is held back the same ones serve twice.
+        held.truncate(if apart == 0 { HELD_BACK } else { apart });
+    }
+    if held.is_empty() || !only_held && counted == 0 {
+        return Err(BuildError::Input(format!(
+            "{}: none of its {total} samples could be read",
+            path.display()
+        )));
+    }
     Ok(Seen { histograms: counts.histograms, held, skipped, counted, device: place.name() })
+}
+
+/// How many of so many samples are kept apart: a fifth, of few samples none.
+fn held_apart(samples: usize) -> usize {
+    let fifth = (samples / 5).min(HELD_BACK);
+    if fifth < 2 { 0 } else { fifth }
 }
 
 fn broken_tensor(graph: &Graph, name: &str, count: u64, sample: usize) -> BuildError {
