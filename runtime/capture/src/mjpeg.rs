@@ -55,7 +55,7 @@ impl Splitter for Concatenated {
 
 /// Where the next `ff` with a `wanted` byte behind it lies, from `at` on. Fill bytes (`ff ff`)
 /// are no marker.
-fn find(
+pub(crate) fn find(
     file: &mut FileWindow,
     mut at: u64,
     wanted: impl Fn(u8) -> bool,

@@ -9,7 +9,9 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
 
 use crate::clock::{Pacer, monotonic_ns};
 use crate::error::{CaptureError, CaptureErrorKind as Kind};
+use crate::file::FileWindow;
 use crate::format::{FrameFormat, FrameMeta, MAX_FRAME_BYTES, MAX_SIDE, PixelFormat, Read};
+use crate::mjpeg::find;
 use crate::{Source, SourceConfig};
 
 /// Pictures as a source of RGB frames, each of its own size.
@@ -66,7 +68,9 @@ impl Pictures {
 
     fn load(&self, file: &Path, slot: &mut [u8]) -> Result<FrameFormat, CaptureError> {
         let failed = |error| picture_error(file, error);
-        let picture = DynamicImage::from_decoder(decoder(file)?).map_err(failed)?;
+        let decoder = decoder(file)?;
+        is_whole(file)?;
+        let picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
         // No copy when it is RGB already, and no alpha blending: the network saw none either.
         let rgb = picture.into_rgb8();
         let format = FrameFormat::new(PixelFormat::Rgb8, rgb.width(), rgb.height());
@@ -100,6 +104,33 @@ fn decoder(file: &Path) -> Result<impl ImageDecoder, CaptureError> {
     reader.into_decoder().map_err(|error| picture_error(file, error))
 }
 
+/// An error for a JPEG without an end marker: the decoder paints what is missing grey. A PNG that
+/// is cut short is an error of its decoder.
+fn is_whole(file: &Path) -> Result<(), CaptureError> {
+    let mut window = FileWindow::open(file)?;
+    if !window.at(0, 2)?.starts_with(b"\xff\xd8") {
+        return Ok(());
+    }
+    let mut at = 2;
+    // Segments by their lengths up to the first scan: a thumbnail in one has an end of its own.
+    while let Some(marker) = find(&mut window, at, |marker| marker != 0)? {
+        at = marker + 2;
+        match window.at(marker + 1, 3)? {
+            [0xd9, ..] => return Ok(()),
+            [0x01 | 0xd0..=0xd8, ..] => {}
+            [kind, high, low, ..] => {
+                at += u64::from(u16::from_be_bytes([*high, *low])).max(2);
+                if *kind == 0xda && find(&mut window, at, |marker| marker == 0xd9)?.is_some() {
+                    return Ok(());
+                }
+            }
+            _ => break,
+        }
+    }
+    let reason = format!("damaged picture: cut short, {} bytes without its end", window.length());
+    Err(CaptureError::new(Kind::Damaged, window.name(), reason).remedy("copy the file again"))
+}
+
 /// The bytes of a picture as an RGB frame, by its header.
 fn header_bytes(file: &Path) -> Result<usize, CaptureError> {
     let (width, height) = decoder(file)?.dimensions();
@@ -111,17 +142,19 @@ fn header_bytes(file: &Path) -> Result<usize, CaptureError> {
 
 fn picture_error(file: &Path, error: ImageError) -> CaptureError {
     let name = file.display().to_string();
+    // Some decoders' words have line ends.
+    let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     match error {
         ImageError::IoError(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
             match error.raw_os_error() {
                 Some(_) => CaptureError::io(name, "read", error),
-                None => CaptureError::new(Kind::Damaged, name, error.to_string()),
+                None => CaptureError::new(Kind::Damaged, name, said),
             }
         }
         ImageError::Unsupported(_) | ImageError::Limits(_) => {
-            CaptureError::new(Kind::Unsupported, name, error.to_string())
+            CaptureError::new(Kind::Unsupported, name, said)
         }
-        _ => CaptureError::new(Kind::Damaged, name, format!("damaged picture: {error}")),
+        _ => CaptureError::new(Kind::Damaged, name, format!("damaged picture: {said}")),
     }
 }
 

@@ -87,6 +87,42 @@ fn a_damaged_picture_is_named_or_skipped() {
     assert_eq!(frames[1].1, rgb);
 }
 
+/// The decoder would paint what is missing grey.
+#[test]
+fn a_jpeg_that_is_cut_short_is_damaged() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("x.jpg");
+    let read = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let (frames, error) = read_all(path.to_str().unwrap(), &SourceConfig::default());
+        assert_eq!(frames.len(), usize::from(error.is_none()));
+        error
+    };
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+    let pictures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/camera/assets/pictures");
+    for file in [format!("{data}/420_progressive.jpg"), format!("{pictures}/000042.jpg")] {
+        let plain = fs::read(&file).unwrap();
+        // A thumbnail within has an end, too.
+        let length = u16::try_from(plain.len().min(2000) + 4).unwrap().to_be_bytes();
+        let mut thumbnail = [b"\xff\xd8\xff\xe1", &length[..]].concat();
+        thumbnail.extend(&plain[..plain.len().min(2000)]);
+        thumbnail.extend(b"\xff\xd9");
+        let with_thumbnail = [&thumbnail[..], &plain[2..]].concat();
+        for whole in [plain, with_thumbnail] {
+            assert!(read(&whole).is_none());
+            assert!(read(&[&whole[..], b"\0more"].concat()).is_none());
+            for missing in [whole.len() / 2, 40, 2, 1] {
+                let error = read(&whole[..whole.len() - missing]).unwrap();
+                assert_eq!(error.kind(), Kind::Damaged);
+                let said = error.to_string();
+                // Half of a small one has no whole header.
+                assert!(said.contains("cut short") || missing > 40, "{file}: {said}");
+                assert!(!said.contains('\n'), "{said}");
+            }
+        }
+    }
+}
+
 /// A Y4M of these frames.
 fn y4m(head: &str, frames: &[&[u8]]) -> Vec<u8> {
     let mut out = format!("YUV4MPEG2 {head}\n").into_bytes();
