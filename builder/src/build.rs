@@ -1,10 +1,10 @@
 //! Model in, engine out.
 
 mod int8;
+mod paths;
 mod report;
 mod reuse;
 
-use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
@@ -27,6 +27,7 @@ use crate::plan::{PlanReport, plan};
 use crate::progress::Progress;
 use crate::quantize::Decision;
 use crate::{BuildError, meaning};
+use paths::{check_distinct, check_paths};
 pub use report::{BuildReport, Cached};
 pub(crate) use reuse::{Begun, Standing};
 
@@ -104,46 +105,6 @@ struct Shares {
     write: f64,
 }
 
-/// Refuses, before any work, what cannot end well.
-fn check_paths(model: &Path, engine: &Path) -> Result<(), BuildError> {
-    let usage = |what: String| Err(BuildError::Usage(what));
-    let io = |path: &Path| {
-        let path = path.to_path_buf();
-        move |error| BuildError::Io { path, error }
-    };
-    let real_model = fs::canonicalize(model).map_err(io(model))?;
-    if engine.file_name().is_none() || engine.is_dir() {
-        return usage(format!(
-            "{}: the engine's path is a directory; give a file name, such as {}",
-            engine.display(),
-            engine.join("model.tobiuo").display()
-        ));
-    }
-    if fs::canonicalize(engine).is_ok_and(|real| real == real_model) {
-        return usage(format!("{}: this would overwrite the model", engine.display()));
-    }
-    let of_dump = engine.extension().is_some_and(|e| e == "weights" || e == "tensor")
-        || engine.file_name().is_some_and(|n| n == "model.json");
-    if of_dump && real_model.is_dir() && engine.exists() {
-        return usage(format!("{}: this would overwrite a part of a dump", engine.display()));
-    }
-    let folder = match engine.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return usage(format!("{}: the directory of the engine does not exist", folder.display()));
-    }
-    // Permission bits do not tell all (read-only mounts, quotas): try.
-    let probe = folder.join(format!(".tobiuo-{}.probe", std::process::id()));
-    let tried = fs::OpenOptions::new().write(true).create_new(true).open(&probe);
-    match tried {
-        Ok(_) => fs::remove_file(&probe).map_err(io(&probe)),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(BuildError::Io { path: folder.into(), error }),
-    }
-}
-
 /// The model's graph for each batch size, ascending.
 fn import_all(model: &Path, options: &BuildOptions) -> Result<Vec<(usize, Graph)>, BuildError> {
     let mut batches = options.batches.clone();
@@ -216,16 +177,7 @@ impl<'a> Job<'a> {
     ) -> Result<Job<'a>, BuildError> {
         let begun = Instant::now();
         check_paths(model, engine)?;
-        for (what, path) in [("--record", &options.cuda.record), ("--replay", &options.cuda.replay)]
-        {
-            let Some(path) = path else { continue };
-            if [model, engine].iter().any(|other| same_file(path, other)) {
-                return Err(BuildError::Usage(format!(
-                    "{what} {}: this is the model or the engine",
-                    path.display()
-                )));
-            }
-        }
+        check_distinct(model, engine, options)?;
         let chosen = choose(options)?;
         if chosen.hardware == Hardware::Cpu {
             let only_cuda = [
@@ -464,10 +416,6 @@ impl<'a> Job<'a> {
         let key = DeviceKey::Cpu { arch: "any".into() };
         Ok(Planned { key, plans, reports, content: Content::Cpu(weights) })
     }
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    a == b || fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).is_ok_and(|b| a == b))
 }
 
 fn hex(bytes: &[u8]) -> String {

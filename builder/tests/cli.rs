@@ -273,7 +273,7 @@ fn wrong_arguments_are_refused_before_any_work() {
         (2, &["build", m, "-o", e, "--memory-limit", "big"], "1.5G"),
         (2, &["build", m, "-o", e, "--memory-limit", "1G"], "for CUDA engines"),
         (2, &["build", m, "-o", e, "--record", "r.json"], "for CUDA engines"),
-        (2, &["build", m, "-o", e, "--record", m], "model or the engine"),
+        (2, &["build", m, "-o", e, "--record", m], "this is the model"),
         (2, &["build", m, "-o", e, "--device", "sm_87", "--replay", "/nowhere/r"], "/nowhere/r"),
         (2, &["build", m, "-o", e, "-w", "x"], "--workspace"),
         (2, &["build", m, "-o", e, "--batch", "0"], "--batch"),

@@ -39,6 +39,10 @@ impl Job<'_> {
             ("--calibration", int8.calibration.is_some()),
             ("--calibration-cache", int8.cache.is_some()),
             ("--accuracy-drop", int8.accuracy_drop.is_some()),
+            ("--calibrator", int8.calibrator.is_some()),
+            ("--annotations", int8.annotations.is_some()),
+            ("--images", int8.images.is_some()),
+            ("--accuracy-svg", int8.svg.is_some()),
         ];
         let Some((name, _)) = given.iter().find(|(_, given)| *given) else { return Ok(()) };
         if self.chosen.precision != Precision::Int8 {
@@ -52,6 +56,41 @@ impl Job<'_> {
                 "{name}: this model is quantised already, its own scales are used as they are; \
                  leave the option out, or calibrate the model in floats"
             )));
+        }
+        self.check_gate()
+    }
+
+    /// Refuses options of the accuracy gate that would have no effect.
+    fn check_gate(&self) -> Result<(), BuildError> {
+        let int8 = &self.options.int8;
+        let usage = |what: String| Err(BuildError::Usage(what));
+        if let Some(path) = int8.annotations.as_ref().filter(|path| path.is_dir()) {
+            return usage(format!(
+                "--annotations {}: this is a folder; a detector has a COCO file (.json), a \
+                 classifier a list of pictures with their classes",
+                path.display()
+            ));
+        }
+        if int8.images.is_some() && int8.annotations.is_none() {
+            return usage(
+                "--images: these are the pictures of --annotations, which is missing".into(),
+            );
+        }
+        let of_gate =
+            [("--annotations", int8.annotations.is_some()), ("--accuracy-svg", int8.svg.is_some())];
+        let gate = of_gate.iter().find(|(_, given)| *given);
+        if let (Some((name, _)), None) = (gate, int8.accuracy_drop) {
+            return usage(format!(
+                "{name}: accuracy is only measured, and held, with --accuracy-drop; say what loss \
+                 is allowed, such as --accuracy-drop 0.01"
+            ));
+        }
+        if int8.svg.is_some() && self.options.cuda.replay.is_some() {
+            return usage(
+                "--accuracy-svg: with --replay the gate's decisions are the record's and no \
+                 accuracy is measured; leave it out"
+                    .into(),
+            );
         }
         Ok(())
     }

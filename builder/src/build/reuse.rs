@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tobiuo_engine::{DeviceKey, EngineError, EngineFile, Task, ThisDevice};
 
-use super::{BuildReport, Job, PARTLY_TUNED, VERSION, check_paths, import_all};
+use super::{BuildReport, Job, PARTLY_TUNED, VERSION, check_distinct, check_paths, import_all};
 use crate::BuildError;
 use crate::graph::Graph;
 use crate::hardware::{Gpu, Hardware, choose};
@@ -39,9 +39,12 @@ impl<'a> Begun<'a> {
         options: &'a BuildOptions,
         progress: &mut dyn Progress,
     ) -> Result<Begun<'a>, BuildError> {
-        let job = Job { model, engine, options, chosen: choose(options)?, begun: Instant::now() };
+        check_distinct(model, engine, options)?;
+        let chosen = choose(options)?;
+        let mut job = Job { model, engine, options, chosen, begun: Instant::now() };
         progress.stage("reading the model", job.shares().import);
         let graphs = import_all(model, options)?;
+        job.settle(&graphs)?;
         Ok(Begun { job, graphs })
     }
 

@@ -1,0 +1,92 @@
+//! What a build reads and writes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::BuildError;
+use crate::options::BuildOptions;
+
+/// Refuses, before any work, what cannot end well.
+pub(super) fn check_paths(model: &Path, engine: &Path) -> Result<(), BuildError> {
+    let usage = |what: String| Err(BuildError::Usage(what));
+    let io = |path: &Path| {
+        let path = path.to_path_buf();
+        move |error| BuildError::Io { path, error }
+    };
+    let real_model = fs::canonicalize(model).map_err(io(model))?;
+    if engine.file_name().is_none() || engine.is_dir() {
+        return usage(format!(
+            "{}: the engine's path is a directory; give a file name, such as {}",
+            engine.display(),
+            engine.join("model.tobiuo").display()
+        ));
+    }
+    if fs::canonicalize(engine).is_ok_and(|real| real == real_model) {
+        return usage(format!("{}: this would overwrite the model", engine.display()));
+    }
+    let of_dump = engine.extension().is_some_and(|e| e == "weights" || e == "tensor")
+        || engine.file_name().is_some_and(|n| n == "model.json");
+    if of_dump && real_model.is_dir() && engine.exists() {
+        return usage(format!("{}: this would overwrite a part of a dump", engine.display()));
+    }
+    let folder = match engine.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return usage(format!("{}: the directory of the engine does not exist", folder.display()));
+    }
+    // Permission bits do not tell all (read-only mounts, quotas): try.
+    let probe = folder.join(format!(".tobiuo-{}.probe", std::process::id()));
+    let tried = fs::OpenOptions::new().write(true).create_new(true).open(&probe);
+    match tried {
+        Ok(_) => fs::remove_file(&probe).map_err(io(&probe)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(BuildError::Io { path: folder.into(), error }),
+    }
+}
+
+/// Refuses files of which one would overwrite another.
+pub(super) fn check_distinct(
+    model: &Path,
+    engine: &Path,
+    options: &BuildOptions,
+) -> Result<(), BuildError> {
+    let (int8, cuda) = (&options.int8, &options.cuda);
+    let tactics = cuda.cache_file();
+    // With whether it is written.
+    let files = [
+        ("the model", Some(model), false),
+        ("the engine", Some(engine), true),
+        ("--calibration", int8.calibration.as_deref(), false),
+        ("--annotations", int8.annotations.as_deref(), false),
+        ("--replay", cuda.replay.as_deref(), false),
+        ("--record", cuda.record.as_deref(), true),
+        ("the tactic cache", tactics.as_deref(), true),
+        ("--calibration-cache", int8.cache.as_deref(), true),
+        ("--accuracy-svg", int8.svg.as_deref(), true),
+    ];
+    for (i, (name, path, written)) in files.iter().enumerate() {
+        for (other, its_path, its_written) in &files[..i] {
+            let (Some(path), Some(its_path)) = (path, its_path) else { continue };
+            if (*written || *its_written) && place(path) == place(its_path) {
+                return Err(BuildError::Usage(format!(
+                    "{name} {}: this is {other}, too, and one would overwrite the other; give \
+                     each a file of its own",
+                    path.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a file is or will be, whatever way leads there.
+fn place(path: &Path) -> PathBuf {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let new = || Some(fs::canonicalize(folder).ok()?.join(path.file_name()?));
+    fs::canonicalize(path).ok().or_else(new).unwrap_or_else(|| path.into())
+}
