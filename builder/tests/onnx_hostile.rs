@@ -466,3 +466,16 @@ fn shapes_that_would_need_huge_constants() {
         expect(&bytes, 9, &[part]);
     }
 }
+
+#[test]
+fn scales_are_finite_and_above_0() {
+    for (scale, said) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (0.0, "0"), (-0.5, "-0.5")] {
+        let constant = || Message::new().int(2, 1).bytes(9, &scale.to_le_bytes()).str(8, "s");
+        let quantize = || node("QuantizeLinear", &["x", "s"], &["q"], vec![]).str(3, "first");
+        let bytes = net(
+            vec![quantize(), node("DequantizeLinear", &["q", "s"], &["y"], vec![])],
+            vec![constant()],
+        );
+        expect(&bytes, 4, &["first", &format!("its scale is {said};")]);
+    }
+}

@@ -43,6 +43,11 @@ fn operands(
     s: ValueId,
     z: Option<ValueId>,
 ) -> Res<Vec<ValueId>> {
+    let constant = c.constant(s);
+    let scales = constant.as_ref().and_then(|t| t.as_f32()).unwrap_or_default();
+    if let Some(bad) = scales.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
+        return invalid(format!("its scale is {bad}; finite numbers above 0 are wanted"));
+    }
     let mut all = vec![x, s];
     if let Some(z) = z {
         let shape = c.shape(s);
