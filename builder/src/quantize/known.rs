@@ -1,9 +1,11 @@
 //! What a calibration cache says of this network, and whether it is of this network at all.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 use super::Int8Options;
 use super::cache::Cached;
+use super::calibrators::Calibrator;
 use super::insert::{self, Ranges};
 use super::report::Int8Report;
 use super::select::{self, Kind, kind};
@@ -29,7 +31,27 @@ pub(super) fn read(options: &Int8Options, model_hash: &str) -> Result<Option<Cac
             short(of),
             short(model_hash)
         ))),
-        _ => Ok(Some(cached)),
+        _ => {
+            same_calibrator(path, &cached, options.calibrator)?;
+            Ok(Some(cached))
+        }
+    }
+}
+
+/// A calibrator that is asked for must be the one that made the cache.
+fn same_calibrator(
+    path: &Path,
+    cached: &Cached,
+    wanted: Option<Calibrator>,
+) -> Result<(), BuildError> {
+    match wanted.map(|c| c.to_string()) {
+        Some(wanted) if wanted != cached.calibrator => Err(BuildError::Usage(format!(
+            "--calibrator {wanted}: the scales of --calibration-cache {} were chosen by {}; leave \
+             --calibrator out, or name another file (or delete this one) and calibrate again",
+            path.display(),
+            cached.calibrator
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@
 //! Where the engine is for a GPU that is here, the network runs there while calibration counts;
 //! all else runs on the CPU device: the integers of an engine are the same on every device.
 
+mod arrays;
 pub mod cache;
 pub mod calibrators;
 pub mod clock;

@@ -7,20 +7,23 @@ use std::sync::{Mutex, mpsc};
 
 use tobiuo::capture::{self, CaptureErrorKind, Read, SourceConfig};
 use tobiuo_engine::Preprocess;
-use tobiuo_tensor::{DType, Tensor, npy};
+use tobiuo_tensor::Tensor;
 
-use super::npz;
+use super::arrays;
 use super::runner::filled;
 use crate::BuildError;
 use crate::graph::Graph;
 
 /// What lies in folders of pictures.
-const PICTURES: [&str; 5] = ["jpg", "jpeg", "png", "JPG", "PNG"];
+const PICTURES: [&str; 3] = ["jpg", "jpeg", "png"];
+
+/// How the names of lists of pictures end.
+const LISTS: [&str; 4] = ["txt", "lst", "list", "csv"];
 
 /// Samples, not yet read.
 pub struct Source {
     kind: Kind,
-    /// Files that could not be read so far, with the reason.
+    /// Pictures and frames that could not be read so far, with the reason.
     pub skipped: Vec<String>,
 }
 
@@ -32,6 +35,8 @@ enum Kind {
     },
     Clip {
         uri: String,
+        /// Frames that are looked at, of a source without an end.
+        limit: Option<u64>,
         keep: Vec<usize>,
         preprocess: Preprocess,
         shape: Vec<usize>,
@@ -70,8 +75,8 @@ impl Random {
 }
 
 impl Source {
-    /// `what` is a folder of pictures, a list of picture files (a text, one a line), a clip, a
-    /// picture, or tensors (`.npz`, or `.npy` for a network with one input). At most `samples`
+    /// `what` is a folder of pictures, a glob of them, a list of picture files (a text, one a
+    /// line), a clip, a picture, or tensors (`.npz`, or `.npy` for a network with one input). At most `samples`
     /// are taken, chosen by `seed`.
     pub fn open(
         what: &Path,
@@ -81,22 +86,30 @@ impl Source {
     ) -> Result<Source, BuildError> {
         let mut random = Random(seed);
         let extension = what.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-        if matches!(extension.as_str(), "npz" | "npy") {
-            let all = tensors(what, graph, &extension)?;
+        if matches!(extension.as_str(), "npz" | "npy") && !what.is_dir() {
+            let all = arrays::read(what, graph, &extension)?;
             let chosen = random.choose(all.len(), samples);
             let kind = Kind::Tensors(chosen.into_iter().map(|i| all[i].clone()).collect());
             return Ok(Source { kind, skipped: Vec::new() });
         }
         let (preprocess, shape) = picture_input(what, graph)?;
-        let is_list = matches!(extension.as_str(), "txt" | "lst" | "list" | "csv");
         let files = if what.is_dir() {
             folder(what)?
-        } else if is_list {
-            list(what)?.into_iter().map(|(path, _)| path).collect()
-        } else if PICTURES.contains(&extension.as_str()) {
-            vec![what.to_path_buf()]
+        } else if LISTS.contains(&extension.as_str()) {
+            listed(what)?
         } else {
-            return Source::clip(what, preprocess, shape, samples, &mut random);
+            let uri = uri_of(what);
+            match capture::picture_files(&uri) {
+                Ok(Some(files)) => files,
+                Ok(None) => return Source::clip(uri, preprocess, shape, samples, &mut random),
+                Err(e) if e.kind() == CaptureErrorKind::Unsupported && what.is_file() => {
+                    return Err(input(format!(
+                        "{e}; the name of a list of pictures ends in .{}",
+                        LISTS.join(", .")
+                    )));
+                }
+                Err(e) => return Err(capture_error(e)),
+            }
         };
         if files.is_empty() {
             return Err(input(format!(
@@ -118,17 +131,17 @@ impl Source {
     }
 
     fn clip(
-        what: &Path,
+        uri: String,
         preprocess: Preprocess,
         shape: Vec<usize>,
         samples: usize,
         random: &mut Random,
     ) -> Result<Source, BuildError> {
-        let text = what.to_string_lossy().into_owned();
-        // A path that is no file may be a URI.
-        let uri = if what.exists() { format!("file://{text}") } else { text };
+        // A made scene goes on for ever: its first frames are taken.
+        let endless = uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("test://"));
+        let limit = endless.then_some(samples as u64);
         let mut frames = 0;
-        each_frame(&uri, &mut |_, _, _| {
+        each_frame(&uri, limit, &mut |_, _| {
             frames += 1;
             Ok(())
         })?;
@@ -137,7 +150,7 @@ impl Source {
         }
         let mut keep = random.choose(frames, samples);
         keep.sort_unstable();
-        let kind = Kind::Clip { uri, keep, preprocess, shape };
+        let kind = Kind::Clip { uri, limit, keep, preprocess, shape };
         Ok(Source { kind, skipped: Vec::new() })
     }
 
@@ -175,23 +188,36 @@ impl Source {
                     }
                 })?;
             }
-            Kind::Clip { uri, keep, preprocess, shape } => {
+            Kind::Clip { uri, limit, keep, preprocess, shape } => {
                 let mut maker = Maker::new(preprocess, shape)?;
-                each_frame(uri, &mut |n, format, pixels| {
+                let skipped = &mut self.skipped;
+                each_frame(uri, *limit, &mut |n, frame| {
                     let Ok(i) = keep.binary_search(&n) else { return Ok(()) };
-                    let tensor = maker.make(format, pixels).map_err(input)?;
-                    see(i, &[tensor])
+                    match frame.and_then(|(format, pixels)| maker.make(format, pixels)) {
+                        Ok(tensor) => see(i, &[tensor]),
+                        Err(why) => {
+                            skipped.push(why);
+                            Ok(())
+                        }
+                    }
                 })?;
             }
         }
         if self.skipped.len() == total {
             let first = self.skipped.first().cloned().unwrap_or_default();
+            let what = if matches!(self.kind, Kind::Clip { .. }) { "frames" } else { "pictures" };
             return Err(input(format!(
-                "none of the {total} pictures can be read; the first: {first}"
+                "none of the {total} {what} can be read; the first: {first}"
             )));
         }
         Ok(())
     }
+}
+
+/// A path as a URI; one that is no file may be a URI already.
+fn uri_of(what: &Path) -> String {
+    let text = what.to_string_lossy().into_owned();
+    if what.exists() { format!("file://{text}") } else { text }
 }
 
 /// The network's picture input, which must be its only one.
@@ -228,24 +254,64 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>, BuildError> {
     Ok(files)
 }
 
-/// A list of pictures: a file a line, relative to the list's folder, and what follows a tab,
-/// comma or the last space.
+/// A picture of a list.
+struct Entry {
+    /// The line's number, from 1 on.
+    line: usize,
+    file: PathBuf,
+    /// What follows a tab, comma or the last space.
+    rest: Option<String>,
+}
+
+/// A list's pictures with what stands behind them.
 pub fn list(path: &Path) -> Result<Vec<(PathBuf, Option<String>)>, BuildError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| BuildError::Io { path: path.into(), error })?;
+    Ok(entries(path)?.into_iter().map(|entry| (entry.file, entry.rest)).collect())
+}
+
+/// A list's pictures to calibrate on.
+fn listed(path: &Path) -> Result<Vec<PathBuf>, BuildError> {
+    let mut files = Vec::new();
+    for Entry { line, file, .. } in entries(path)? {
+        // What is not there or cannot be read is passed over when it is its turn.
+        let single = match capture::picture_files(&format!("file://{}", file.display())) {
+            Ok(files) => files.is_some_and(|files| files == [file.as_path()]),
+            Err(_) => !file.is_dir(),
+        };
+        if !single {
+            return Err(input(format!(
+                "{}, line {line}: {} is not one picture; a list has a picture (.jpg, .png) on \
+                 each line, a folder or a clip is given to --calibration itself",
+                path.display(),
+                file.display()
+            )));
+        }
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// A list of pictures: a file a line, relative to the list's folder.
+fn entries(path: &Path) -> Result<Vec<Entry>, BuildError> {
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => input(format!(
+            "{}: not a list of pictures: it is no text in UTF-8; a list has a file on each line",
+            path.display()
+        )),
+        _ => input(format!("{}: {error}", path.display())),
+    })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let entry = |line: &str| {
+    let entry = |(i, line): (usize, &str)| {
         let whole = folder.join(line);
-        if whole.exists() {
-            return (whole, None);
-        }
-        match line.rsplit_once(['\t', ',', ' ']) {
-            Some((file, rest)) => (folder.join(file.trim()), Some(rest.trim().to_string())),
-            None => (whole, None),
-        }
+        let (file, rest) = match line.rsplit_once(['\t', ',', ' ']) {
+            Some((file, rest)) if !whole.exists() => {
+                (folder.join(file.trim()), Some(rest.trim().to_string()))
+            }
+            _ => (whole, None),
+        };
+        Entry { line: i + 1, file, rest }
     };
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    Ok(lines.map(entry).collect())
+    let lines = text.lines().map(str::trim).enumerate();
+    Ok(lines.filter(|(_, l)| !l.is_empty() && !l.starts_with('#')).map(entry).collect())
 }
 
 /// From frames to the network's input.
@@ -337,94 +403,54 @@ fn read_ahead(
 fn picture(file: &Path, maker: &mut Maker) -> Result<Tensor, String> {
     let mut made = None;
     let uri = format!("file://{}", file.display());
-    each_frame(&uri, &mut |_, format, pixels| {
-        made = Some(maker.make(format, pixels).map_err(input)?);
+    each_frame(&uri, None, &mut |_, frame| {
+        made = Some(frame.and_then(|(format, pixels)| maker.make(format, pixels)));
         Ok(())
     })
     .map_err(|e| e.to_string())?;
-    made.ok_or_else(|| format!("{}: there is no picture in it", file.display()))
+    made.unwrap_or_else(|| Err(format!("{}: there is no picture in it", file.display())))
 }
 
-type See<'a> = dyn FnMut(usize, capture::FrameFormat, &[u8]) -> Result<(), BuildError> + 'a;
-
-fn each_frame(uri: &str, see: &mut See<'_>) -> Result<(), BuildError> {
-    let failed = |e: capture::CaptureError| match e.kind() {
+fn capture_error(e: capture::CaptureError) -> BuildError {
+    match e.kind() {
         CaptureErrorKind::Usage => BuildError::Usage(e.to_string()),
         _ => input(e.to_string()),
-    };
+    }
+}
+
+/// A frame, or why it cannot be read.
+type Frame<'a> = Result<(capture::FrameFormat, &'a [u8]), String>;
+
+type See<'a> = dyn FnMut(usize, Frame<'_>) -> Result<(), BuildError> + 'a;
+
+/// Shows each frame with its number, at most `limit`; a damaged one has a number too.
+fn each_frame(uri: &str, limit: Option<u64>, see: &mut See<'_>) -> Result<(), BuildError> {
     let stop = AtomicBool::new(false);
-    let mut source = capture::open(uri, &SourceConfig::default()).map_err(failed)?;
+    let cfg = SourceConfig { frames: limit, ..Default::default() };
+    let mut source = capture::open(uri, &cfg).map_err(capture_error)?;
     if source.is_live() {
         return Err(BuildError::Usage(format!(
             "{uri}: calibration wants pictures or a clip, not a camera"
         )));
     }
     let mut pixels = vec![0; source.max_frame_bytes()];
-    let mut n = 0;
-    while let Read::Frame(meta) = source.read(&mut pixels, &stop).map_err(failed)? {
-        let bytes = meta.format.frame_bytes().unwrap_or(0).min(pixels.len());
-        see(n, meta.format, &pixels[..bytes])?;
+    let (mut n, mut damage) = (0, String::new());
+    loop {
+        match source.read(&mut pixels, &stop) {
+            Ok(Read::Frame(meta)) => {
+                let bytes = meta.format.frame_bytes().unwrap_or(0).min(pixels.len());
+                see(n, Ok((meta.format, &pixels[..bytes])))?;
+                damage.clear();
+            }
+            Ok(Read::End) => return Ok(()),
+            Err(e) if e.kind() == CaptureErrorKind::Damaged && e.to_string() != damage => {
+                damage = e.to_string();
+                see(n, Err(damage.clone()))?;
+            }
+            // Nothing can be found behind the damage.
+            Err(_) if !damage.is_empty() => return Ok(()),
+            Err(e) => return Err(capture_error(e)),
+        }
         n += 1;
     }
-    Ok(())
-}
-
-/// Samples from arrays, which have one along axis 0.
-fn tensors(path: &Path, graph: &Graph, extension: &str) -> Result<Vec<Vec<Tensor>>, BuildError> {
-    let damaged = |what: String| BuildError::Damaged(format!("{}: {what}", path.display()));
-    let arrays: Vec<(String, Tensor)> = if extension == "npy" {
-        let [only] = graph.inputs[..] else {
-            return Err(damaged(format!(
-                "the network has {} inputs; give a .npz with an array for each",
-                graph.inputs.len()
-            )));
-        };
-        let tensor = npy::read(path).map_err(|e| damaged(e.to_string()))?;
-        vec![(graph.value(only).name.clone(), tensor)]
-    } else {
-        npz::read(path).map_err(damaged)?
-    };
-    let mut count = None;
-    let mut columns = Vec::new();
-    for &v in &graph.inputs {
-        let value = graph.value(v);
-        let Some((_, array)) = arrays.iter().find(|(name, _)| *name == value.name) else {
-            let names: Vec<&str> = arrays.iter().map(|(n, _)| n.as_str()).collect();
-            return Err(damaged(format!(
-                "there is no array '{}' for that input; there are: {}",
-                value.name,
-                names.join(", ")
-            )));
-        };
-        let wanted = &value.fact.shape;
-        let (have, item) = (array.shape().first().copied().unwrap_or(0), wanted.get(1..));
-        // [M, ...] of items, or [M, N, ...] of whole inputs.
-        let whole = array.shape().get(1..) == Some(wanted.as_slice());
-        let fits = array.dtype() == DType::F32 && (whole || array.shape().get(1..) == item);
-        if !fits || value.fact.dtype != DType::F32 {
-            return Err(damaged(format!(
-                "array '{}' is {} {:?}, samples of {} are wanted, along axis 0",
-                value.name,
-                array.dtype(),
-                array.shape(),
-                value.fact
-            )));
-        }
-        if *count.get_or_insert(have) != have {
-            return Err(damaged("the arrays have different numbers of samples".into()));
-        }
-        let data = array.as_f32().unwrap_or_default();
-        let size: usize = array.shape()[1..].iter().product();
-        let batch = if whole { 1 } else { wanted.first().copied().unwrap_or(1) };
-        let one = |i: usize| {
-            let part = &data[i * size..(i + 1) * size];
-            Tensor::f32(wanted.clone(), part.repeat(batch))
-        };
-        columns.push((0..have).map(one).collect::<Vec<_>>());
-    }
-    let count = count.unwrap_or(0);
-    if count == 0 {
-        return Err(damaged("there are no samples in it".into()));
-    }
-    Ok((0..count).map(|i| columns.iter().map(|c| c[i].clone()).collect()).collect())
 }

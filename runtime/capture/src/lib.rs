@@ -20,6 +20,7 @@ mod uri;
 mod v4l2;
 mod y4m;
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 pub mod cameras {
@@ -91,5 +92,14 @@ pub fn open(uri: &str, cfg: &SourceConfig) -> Result<Box<dyn Source>, CaptureErr
     Ok(match cfg.frames {
         Some(frames) => Box::new(limit::Limit::new(source, frames)),
         None => source,
+    })
+}
+
+/// The picture files that a URI means (one, a folder's, a glob's), in the order in which
+/// [`open`] shows them; `None` where it means something else.
+pub fn picture_files(uri: &str) -> Result<Option<Vec<PathBuf>>, CaptureError> {
+    Ok(match Address::parse(uri)? {
+        Address::Pictures(files) => Some(files),
+        _ => None,
     })
 }

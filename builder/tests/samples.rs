@@ -1,0 +1,271 @@
+//! What INT8 builds are calibrated on, from the command line: what counts as a sample, what is
+//! passed over and said, and what is refused before any work.
+
+#[allow(dead_code)]
+#[path = "common/encode.rs"]
+mod encode;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use encode::{Message, graph, int, node, value};
+use serde_json::Value;
+use tempfile::TempDir;
+use tobiuo_tensor::{Tensor, npy};
+
+fn assets() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/camera/assets")
+}
+
+/// The pictures of the camera example, sorted by name.
+fn pictures() -> Vec<PathBuf> {
+    let all = fs::read_dir(assets().join("pictures")).unwrap().map(|f| f.unwrap().path());
+    let mut all: Vec<PathBuf> = all.filter(|f| f.extension().unwrap() == "jpg").collect();
+    all.sort();
+    all
+}
+
+/// A folder to build in.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/detector.onnx");
+        fs::copy(model, folder.path().join("m.onnx")).unwrap();
+        Place(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// `build m.onnx -o e.tobiuo` for the CPU, with these words behind it.
+    fn build(&self, arguments: &str) -> Output {
+        let mut command = tobiuo_standin::program(env!("CARGO_BIN_EXE_tobiuo-builder"));
+        command.env("CUDA_VISIBLE_DEVICES", "").current_dir(self.0.path());
+        command.args(["build", "m.onnx", "-o", "e.tobiuo", "--device", "cpu"]);
+        command.args(arguments.split(' ').filter(|word| !word.is_empty())).output().unwrap()
+    }
+
+    /// Builds with minimum and maximum; the report's part on INT8, and the words.
+    fn calibrates(&self, arguments: &str) -> (Value, String) {
+        let minmax = "--precision int8 --no-cache --json --calibrator minmax";
+        let out = self.build(&format!("{minmax} {arguments}"));
+        let words = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(0), "{arguments}: {words}");
+        let mut report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        (report["int8"].take(), words)
+    }
+
+    /// The build ends with this status and these words, and leaves no engine.
+    fn refuses(&self, status: i32, arguments: &str, wanted: &str) {
+        let out = self.build(arguments);
+        let words = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(status), "{arguments}: {words}");
+        assert!(words.contains(wanted), "{arguments}: {words}");
+        assert!(!words.contains("panicked"), "{arguments}: {words}");
+        assert!(!self.path("e.tobiuo").exists(), "{arguments}: an engine is left");
+    }
+}
+
+/// Samples counted, held back and passed over.
+fn counts(int8: &Value) -> [usize; 3] {
+    let number = |name: &str| int8[name].as_u64().unwrap() as usize;
+    [number("pictures"), number("held_back"), int8["skipped"].as_array().unwrap().len()]
+}
+
+#[test]
+fn what_is_held_back_is_of_what_can_be_read() {
+    let place = Place::new();
+    for i in 0..8 {
+        place.write(&format!("mixed/{i}.jpg"), "junk");
+    }
+    for (i, picture) in pictures()[..2].iter().enumerate() {
+        place.write(&format!("mixed/good{i}.jpg"), fs::read(picture).unwrap());
+    }
+    let (int8, words) = place.calibrates("--calibration mixed --calibration-cache c");
+    assert_eq!(counts(&int8), [2, 2, 8]);
+    assert!(int8["layers"].as_array().unwrap().iter().any(|l| l["int8"] == true), "{int8}");
+    assert!(fs::read_to_string(place.path("c")).unwrap().lines().count() > 4);
+    assert!(words.contains("8 could not be read") && words.contains("and 3 more"), "{words}");
+
+    // More than a fifth's worth can be read: the fifth is of those.
+    for (i, picture) in pictures().iter().cycle().take(12).enumerate() {
+        place.write(&format!("mixed/more{i}.jpg"), fs::read(picture).unwrap());
+    }
+    let (int8, _) = place.calibrates("--calibration mixed");
+    assert_eq!(counts(&int8), [12, 2, 8]);
+
+    fs::remove_file(place.path("e.tobiuo")).unwrap();
+    place.write("bad/0.jpg", "junk");
+    place.refuses(6, "--precision int8 --calibration bad --calibration-cache d", "0.jpg");
+    assert!(!place.path("d").exists(), "a cache of nothing");
+}
+
+#[test]
+fn pictures_that_are_cut_short_are_no_samples() {
+    let place = Place::new();
+    let whole = fs::read(&pictures()[0]).unwrap();
+    for (name, length) in [("a.jpg", 1000), ("b.jpg", whole.len() / 2)] {
+        place.write(&format!("cut/{name}"), &whole[..length]);
+    }
+    place.refuses(6, "--precision int8 --calibration cut", "cut short");
+    place.write("cut/c.jpg", &whole);
+    // Some cameras write more behind a picture's end.
+    place.write("cut/d.jpg", [&whole[..], b"and more"].concat());
+    let (int8, words) = place.calibrates("--calibration cut");
+    assert_eq!(counts(&int8), [2, 2, 2]);
+    assert!(words.contains("a.jpg") && words.contains("b.jpg"), "{words}");
+}
+
+#[test]
+fn globs_lists_and_scenes() {
+    let place = Place::new();
+    let folder = assets().join("pictures");
+    let folder = folder.to_str().unwrap();
+    let (int8, _) = place.calibrates(&format!("--calibration {folder}/*.jpg"));
+    assert_eq!(counts(&int8), [8, 8, 0]);
+    let (int8, _) = place.calibrates(&format!("--calibration {folder}/0003*.jpg"));
+    assert_eq!(counts(&int8), [3, 3, 0]);
+    // A scene has no end.
+    let (int8, _) = place.calibrates("--calibration test://scene --samples 15");
+    assert_eq!(counts(&int8), [12, 3, 0]);
+    let (int8, _) = place.calibrates("--calibration test://scene?frames=5 --samples 15");
+    assert_eq!(counts(&int8), [5, 5, 0]);
+
+    let first = pictures()[0].display().to_string();
+    place.write("good.txt", format!("# a comment\n{first}\n\n{first} 3\nnowhere.jpg\n"));
+    let (int8, _) = place.calibrates("--calibration good.txt");
+    assert_eq!(counts(&int8), [2, 2, 1]);
+    fs::remove_file(place.path("e.tobiuo")).unwrap();
+    let clip = assets().join("clip.avi").display().to_string();
+    let on = |list: &str| format!("--precision int8 --calibration {list}");
+    for bad in [folder, &clip, &format!("{folder}/*.jpg")] {
+        place.write("bad.txt", format!("{first}\n\n{bad}\n"));
+        place.refuses(6, &on("bad.txt"), "bad.txt, line 3:");
+    }
+    place.refuses(6, &on("nothing*.jpg"), "no .jpg, .jpeg or .png matches");
+    place.write("latin.txt", b"caf\xe9.jpg\n");
+    place.refuses(6, &on("latin.txt"), "UTF-8");
+    place.refuses(6, &on("nowhere.txt"), "nowhere.txt");
+    place.write("pictures", format!("{first}\n"));
+    place.refuses(6, &on("pictures"), ".txt, .lst, .list, .csv");
+}
+
+#[test]
+fn clips_are_calibrated_on_without_their_bad_frames() {
+    let place = Place::new();
+    let clip = fs::read(assets().join("clip.avi")).unwrap();
+    place.write("whole.avi", &clip);
+    let (int8, _) = place.calibrates("--calibration whole.avi");
+    let [counted, held, _] = counts(&int8);
+    let starts = clip.windows(8).enumerate().filter(|(_, w)| w.starts_with(b"00dc"));
+    let pieces: Vec<usize> = starts
+        .filter(|(at, _)| clip[at + 8..].starts_with(b"\xff\xd8"))
+        .map(|(at, _)| at)
+        .collect();
+    assert_eq!(pieces.len(), counted + held);
+
+    let mut bad = clip.clone();
+    bad[pieces[3] + 8..][..64].fill(0);
+    place.write("bad.avi", bad);
+    let (int8, words) = place.calibrates("--calibration bad.avi");
+    let [counted, held, skipped] = counts(&int8);
+    assert_eq!((counted + held, skipped), (pieces.len() - 1, 1));
+    assert!(words.contains("1 could not be read") && words.contains("frame 3"), "{words}");
+
+    place.write("cut.avi", &clip[..pieces[5] + 20]);
+    let (int8, _) = place.calibrates("--calibration cut.avi");
+    assert_eq!(counts(&int8)[0], 5);
+}
+
+#[test]
+fn arrays_that_are_no_samples() {
+    let place = Place::new();
+    let on = |file: &str| format!("--precision int8 --calibration {file}");
+    place.refuses(6, &on("nowhere.npz"), "nowhere.npz");
+    place.refuses(6, &on("nowhere.npy"), "nowhere.npy");
+    // A network whose input is one number, and an array that is one.
+    let relu = vec![node("Relu", &["k"], &["y"], vec![])];
+    let net = graph(relu, vec![], vec![value("k", &[])], vec![value("y", &[])]);
+    place.write("m.onnx", encode::model(17, net));
+    npy::write(&place.path("k.npy"), &Tensor::f32([], vec![1.0])).unwrap();
+    place.refuses(4, &on("k.npy"), "a single number");
+
+    let shape = Message::new().message(1, Message::new().int(1, 4));
+    let tensor = Message::new().int(1, 7).message(2, shape);
+    let input = Message::new().str(1, "i").message(2, Message::new().message(1, tensor));
+    let cast = vec![node("Cast", &["i"], &["y"], vec![int("to", 1)])];
+    place.write(
+        "m.onnx",
+        encode::model(17, graph(cast, vec![], vec![input], vec![value("y", &[4])])),
+    );
+    place.refuses(2, &on("k.npy"), "input 'i' is i64 [4]; only networks whose inputs are all f32");
+}
+
+#[test]
+fn nothing_is_written_over_what_is_read() {
+    let place = Place::new();
+    let model = fs::read(place.path("m.onnx")).unwrap();
+    place.write("a.json", "{}");
+    place.write("x.txt", "x.jpg");
+    fs::create_dir(place.path("sub")).unwrap();
+    for (arguments, wanted) in [
+        ("--accuracy-svg m.onnx", "--accuracy-svg m.onnx: this is the model"),
+        ("--accuracy-svg sub/../m.onnx", "this is the model"),
+        ("--calibration-cache m.onnx", "--calibration-cache m.onnx: this is the model"),
+        ("--calibration-cache e.tobiuo", "this is the engine"),
+        ("--accuracy-svg ./sub/../e.tobiuo", "this is the engine"),
+        ("--calibration-cache c --accuracy-svg c", "this is --calibration-cache"),
+        ("--calibration-cache x.txt", "this is --calibration"),
+        ("--annotations a.json --accuracy-svg a.json", "this is --annotations"),
+        ("--record m.onnx", "this is the model"),
+        ("--record c --calibration-cache c", "this is --record"),
+        ("--tactic-cache t --calibration-cache t", "this is the tactic cache"),
+    ] {
+        let on = format!("--precision int8 --calibration x.txt --accuracy-drop 0.1 {arguments}");
+        place.refuses(2, &on, wanted);
+    }
+    assert!(fs::read(place.path("m.onnx")).unwrap() == model);
+}
+
+#[test]
+fn options_without_effect_are_refused() {
+    let place = Place::new();
+    let folder = assets().join("pictures").display().to_string();
+    let annotations = format!("{folder}/annotations.json");
+    for option in [
+        "--calibration x",
+        "--calibration-cache x",
+        "--calibrator mse",
+        "--accuracy-drop 0.1",
+        "--annotations x",
+        "--images x",
+        "--accuracy-svg x",
+    ] {
+        let name = option.split(' ').next().unwrap();
+        place.refuses(2, option, &format!("{name} is for --precision int8"));
+    }
+    let int8 = format!("--precision int8 --calibration {folder}");
+    let with = |more: &str| format!("{int8} {more}");
+    place.refuses(2, &with(&format!("--annotations {annotations}")), "--accuracy-drop");
+    place.refuses(2, &with("--accuracy-svg x.svg"), "--accuracy-drop");
+    place.refuses(2, &with("--accuracy-drop 0.5 --images x"), "--annotations, which is missing");
+    let both = format!("--accuracy-drop 0.5 --annotations {folder}");
+    place.refuses(2, &with(&both), "this is a folder");
+    place.write("latin.json", b"{\"caf\xe9\": 1}");
+    place.refuses(4, &with("--accuracy-drop 0.5 --annotations latin.json"), "latin.json");
+
+    place.calibrates(&format!("--calibration {folder} --calibration-cache c"));
+    place.calibrates("--calibration-cache c");
+    fs::remove_file(place.path("e.tobiuo")).unwrap();
+    let other = "--precision int8 --calibration-cache c --calibrator mse";
+    place.refuses(2, other, "--calibration-cache c were chosen by minmax");
+}
