@@ -77,13 +77,15 @@ usage: tobiuo-builder build MODEL -o ENGINE [options]
 INT8:
       --calibration DIR|LIST|CLIP|FILE.npz
                              pictures like those the network will see (200 to 1000): a folder,
-                             a list of files, a clip; or inputs as arrays, samples along axis 0
+                             a glob in quotes, a list of files (.txt, .lst, .list, .csv), a
+                             clip; or inputs as arrays (.npz, .npy), samples along axis 0
       --calibration-cache FILE
                              read when it is there, so that no pictures are needed, else
                              written; TensorRT's caches are read, too
       --calibrator auto|entropy|minmax|percentile[-99.9]|mse
                              how far tensors are cut off (auto: all are tried on pictures held
-                             back, the one with the smallest output error is kept)
+                             back, the one with the smallest output error is kept); a cache
+                             that is read must be of it
       --samples N            at most (500)
       --seed N               chooses them (1)
       --accuracy-drop X      layers go back to floats until the loss is at most X: of AP50:95

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Layers that people are told of.
 const WORST: usize = 5;
 
+/// Files that could not be read that people are told of.
+const NAMED: usize = 5;
+
 /// What calibration and gate did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Int8Report {
@@ -211,9 +214,12 @@ impl Int8Report {
             );
         }
         if !self.skipped.is_empty() {
-            let _ = writeln!(out, "{} files could not be read:", self.skipped.len());
-            for s in self.skipped.iter().take(5) {
+            let _ = writeln!(out, "{} could not be read:", self.skipped.len());
+            for s in self.skipped.iter().take(NAMED) {
                 let _ = writeln!(out, "  {s}");
+            }
+            if let Some(more @ 1..) = self.skipped.len().checked_sub(NAMED) {
+                let _ = writeln!(out, "  and {more} more");
             }
         }
         let int8 = self.layers.iter().filter(|l| l.int8).count();
