@@ -13,7 +13,7 @@ use lexopt::prelude::*;
 use serde::Serialize;
 use tobiuo::console;
 use tobiuo_engine::EngineFile;
-use tobiuo_tensor::npy;
+use tobiuo_tensor::{file, npy};
 
 use crate::BuildError;
 use crate::build::{Cached, build, build_cached};
@@ -439,7 +439,8 @@ fn draw_command(mut parser: lexopt::Parser) -> Result<(), Stop> {
         Drawing::of_graph(&graph)
     };
     let text = if svg { drawing.to_svg() } else { drawing.to_dot() };
-    write_whole(&output, text.as_bytes())?;
+    file::replace(&output, text.as_bytes())
+        .map_err(|error| BuildError::Io { path: output.clone(), error })?;
     console::say(format_args!("{}: {} boxes", output.display(), drawing.boxes.len()));
     Ok(())
 }
@@ -452,16 +453,4 @@ fn is_engine(path: &Path) -> Result<bool, Stop> {
     let mut file =
         std::fs::File::open(path).map_err(|error| BuildError::Io { path: path.into(), error })?;
     Ok(file.read_exact(&mut begin).is_ok() && begin == magic)
-}
-
-/// Writes a file under a temporary name first, so that no half file is left.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Stop> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(name);
-    let done = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
-    done.map_err(|error| {
-        let _ = std::fs::remove_file(&temporary);
-        BuildError::Io { path: path.into(), error }.into()
-    })
 }

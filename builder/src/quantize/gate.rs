@@ -14,7 +14,6 @@ use super::{Int8Options, apply, error_of, insert, known};
 use crate::BuildError;
 use crate::graph::Graph;
 use crate::progress::Progress;
-use crate::tactics::files::replace;
 
 /// Samples that layers are ranked on.
 const RANKED_ON: usize = 8;
@@ -158,7 +157,7 @@ fn write_picture(
 ) -> Result<(), BuildError> {
     let Some(path) = &options.svg else { return Ok(()) };
     let title = format!("{}: accuracy against latency", graph.metadata.model);
-    replace(path, super::svg::draw(&title, report).as_bytes())
+    tobiuo_tensor::file::replace(path, super::svg::draw(&title, report).as_bytes())
         .map_err(|error| BuildError::Io { path: path.clone(), error })
 }
 

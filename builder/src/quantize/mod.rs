@@ -39,7 +39,6 @@ use crate::BuildError;
 use crate::graph::Graph;
 use crate::passes;
 use crate::progress::Progress;
-use crate::tactics::files::replace;
 use crate::tactics::record::RecordedInt8;
 use cache::Cached;
 use calibrators::{ALL, Calibrator};
@@ -229,7 +228,7 @@ pub fn decide(
                     pictures: seen.counted,
                     ranges: ranges.clone(),
                 };
-                replace(path, cached.to_text().as_bytes())
+                tobiuo_tensor::file::replace(path, cached.to_text().as_bytes())
                     .map_err(|error| BuildError::Io { path: path.clone(), error })?;
             }
             ranges

@@ -168,7 +168,7 @@ impl TacticCache {
                 serde_json::to_writer(&mut text, line)?;
                 text.push(b'\n');
             }
-            files::replace(&path, &text)
+            tobiuo_tensor::file::replace(&path, &text)
         });
         match written {
             Ok(()) => self.changed.clear(),

@@ -71,7 +71,7 @@ impl CubinStore {
     /// Keeps a kernel's code. What cannot be kept is compiled again next time.
     pub fn put(&self, key: &CubinKey, code: &Compiled) {
         let path = self.folder.join(key.file());
-        if let Err(e) = files::replace(&path, &encode(code)) {
+        if let Err(e) = tobiuo_tensor::file::replace(&path, &encode(code)) {
             log::debug!("{}: {e}", path.display());
         }
     }

@@ -11,7 +11,7 @@ pub mod cache;
 pub mod choose;
 pub mod compile;
 pub mod cubins;
-pub(crate) mod files;
+mod files;
 mod in_situ;
 mod program;
 pub mod record;

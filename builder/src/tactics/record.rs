@@ -11,7 +11,7 @@ use tobiuo_kernels::Target;
 
 use super::choose::source_key;
 use super::compile::{Compiler, Source};
-use super::{Effort, Tactic, TacticError, files};
+use super::{Effort, Tactic, TacticError};
 use crate::cuda::joins::Names;
 use crate::cuda::lower::Lowering;
 use crate::cuda::schedule::{Schedule, Slot};
@@ -230,7 +230,7 @@ impl Record {
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        files::replace(path, &text)
+        tobiuo_tensor::file::replace(path, &text)
     }
 
     /// In what it differs from what a build is about to do; `device`: the one that is here, if

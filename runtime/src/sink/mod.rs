@@ -8,7 +8,7 @@ mod text;
 mod video;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::Error;
 use crate::pipeline::FrameResult;
@@ -128,16 +128,9 @@ fn make_folder(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|e| Error::io(path, "cannot make the folder", e))
 }
 
-/// Writes a file through a temporary name, so that no half file is left.
+/// Writes a file whole or not at all.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(name);
-    let done = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
-    done.map_err(|e| {
-        let _ = std::fs::remove_file(&temporary);
-        Error::io(path, "cannot write", e)
-    })
+    tobiuo_tensor::file::replace(path, bytes).map_err(|e| Error::io(path, "cannot write", e))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod dtype;
+pub mod file;
 pub mod npy;
 mod shape;
 mod tensor;

@@ -4,12 +4,12 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use half::f16;
 
-use crate::{DType, Tensor, TensorData, checked_numel};
+use crate::{DType, Tensor, TensorData, checked_numel, file};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
@@ -152,18 +152,9 @@ pub fn to_bytes(tensor: &Tensor) -> Vec<u8> {
     out
 }
 
-/// Writes a tensor to a file, through a temporary name so that no half file is left.
+/// Writes a tensor to a file, whole or not at all.
 pub fn write(path: &Path, tensor: &Tensor) -> std::io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temp = std::path::PathBuf::from(name);
-    let done = File::create(&temp)
-        .and_then(|mut f| f.write_all(&to_bytes(tensor)).and_then(|()| f.sync_all()))
-        .and_then(|()| std::fs::rename(&temp, path));
-    if done.is_err() {
-        let _ = std::fs::remove_file(&temp);
-    }
-    done
+    file::replace(path, &to_bytes(tensor))
 }
 
 #[cfg(test)]
