@@ -25,7 +25,7 @@ use crate::passes::{PASSES, PassOptions, optimise};
 use crate::plan::weights::Weights;
 use crate::plan::{PlanReport, plan};
 use crate::progress::Progress;
-use crate::quantize::Decision;
+use crate::quantize::{Decision, is_quantised};
 use crate::{BuildError, meaning};
 use paths::{check_distinct, check_paths};
 pub use report::{BuildReport, Cached};
@@ -255,6 +255,7 @@ impl<'a> Job<'a> {
         let (inputs, outputs) = ports(&graphs[0].1);
         let model_hash = model_hash(&graphs[0].1);
         let plain = self.plain(&graphs[0].1)?;
+        let quantised = self.chosen.precision == Precision::Int8 && is_quantised(&graphs[0].1);
 
         progress.stage("passes", self.shares().passes);
         let rounds = (graphs.len() * PASSES.len()) as f64;
@@ -272,6 +273,7 @@ impl<'a> Job<'a> {
             }
             optimised.push((batch, graph));
         }
+        let as_it_came = quantised.then(|| int8::as_it_came(&optimised[0].1));
         let batches: Vec<usize> = optimised.iter().map(|(b, _)| *b).collect();
         let described = self.described();
         let request = |gpu| Request {
@@ -312,7 +314,7 @@ impl<'a> Job<'a> {
                 (self.plan_cpu(graphs, progress)?, Vec::new())
             }
         };
-        let int8 = decision.map(|d| d.report.with_speed(speeds));
+        let int8 = decision.map(|d| d.report.with_speed(speeds)).or(as_it_came);
         let mut notes = metadata.notes.clone();
         if matches!(&planned.key, DeviceKey::Cuda(key) if !key.tuned) {
             notes.push(UNTUNED.into());

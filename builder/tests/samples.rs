@@ -269,3 +269,50 @@ fn options_without_effect_are_refused() {
     let other = "--precision int8 --calibration-cache c --calibrator mse";
     place.refuses(2, other, "--calibration-cache c were chosen by minmax");
 }
+
+/// x through integers to a product with a constant, and back.
+fn quantised(product: &str, weights: &[u8], zero: u8) -> Vec<u8> {
+    let tensor = |name: &str, dims: &[i64], dtype, bytes: &[u8]| {
+        let m = dims.iter().fold(Message::new(), |m, &d| m.int(1, d));
+        m.int(2, dtype).bytes(9, bytes).str(8, name)
+    };
+    let constants = vec![
+        tensor("s", &[], 1, &0.05f32.to_le_bytes()),
+        tensor("z", &[], 2, &[128]),
+        tensor("w", &[4, 4, 1, 1], 2, weights),
+        tensor("wz", &[], 2, &[zero]),
+    ];
+    let nodes = vec![
+        node("QuantizeLinear", &["x", "s", "z"], &["q"], vec![]),
+        node("DequantizeLinear", &["q", "s", "z"], &["d"], vec![]),
+        node("DequantizeLinear", &["w", "s", "wz"], &["v"], vec![]),
+        node(product, &["d", "v"], &["y"], vec![]).str(3, "heavy"),
+    ];
+    let (x, y) = (value("x", &[1, 4, 6, 6]), value("y", &[1, 4, 6, 6]));
+    encode::model(17, graph(nodes, constants, vec![x], vec![y]))
+}
+
+#[test]
+fn what_a_quantised_model_computes_in_is_told() {
+    let place = Place::new();
+    let weights: Vec<u8> = (0..16).map(|i| 60 + 9 * i).collect();
+    for (product, zero, on_integers, wanted) in [
+        ("Conv", 128, true, "INT8: 1 of 1 heavy layers"),
+        ("Conv", 0, false, "in floats: heavy (Conv): its constants have no INT8 form"),
+        ("ConvTranspose", 128, false, "in floats: heavy (ConvTranspose): the operator has no"),
+    ] {
+        place.write("m.onnx", quantised(product, &weights, zero));
+        let out = place.build("--no-cache --json");
+        let words = String::from_utf8_lossy(&out.stderr);
+        assert!(words.contains(wanted) && !words.contains("calibration"), "{words}");
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(report["int8"]["layers"][0]["int8"], on_integers, "{report}");
+        let engine = tobiuo_engine::EngineFile::open(place.path("e.tobiuo")).unwrap();
+        let notes = engine.manifest().provenance.notes.join("\n");
+        assert_eq!(notes.contains("is in floats"), !on_integers, "{notes}");
+    }
+    let calibrated = "--calibration x --precision int8";
+    fs::remove_file(place.path("e.tobiuo")).unwrap();
+    place.refuses(2, calibrated, "--calibration: this model is quantised already");
+    place.refuses(2, "--calibrator mse", "--calibrator: this model is quantised already");
+}

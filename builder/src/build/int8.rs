@@ -4,17 +4,18 @@ use std::fmt::Write;
 use std::path::Path;
 
 use tobiuo_engine::Precision;
+use tobiuo_ops::Op;
 
 use super::Job;
 use crate::BuildError;
 use crate::cuda::make::tune::Tuner;
 use crate::cuda::speed::Source;
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
 use crate::hardware::Hardware;
 use crate::passes::optimise;
 use crate::progress::Progress;
 use crate::quantize::clock::{Clock, OnCpu};
-use crate::quantize::report::Int8Report;
+use crate::quantize::report::{Int8Report, LayerPrecision};
 use crate::quantize::{self, Decision, How, Network, OnGpu, is_quantised};
 
 /// A file's hash, short; empty where it cannot be read.
@@ -199,6 +200,44 @@ fn is_integer_layer(op: &tobiuo_ops::Op) -> bool {
             | QuantBinary(_)
             | QuantPool(_)
     )
+}
+
+/// What the layers of a model that came quantised compute in: `graph` is as it is built.
+pub(super) fn as_it_came(graph: &Graph) -> Int8Report {
+    let heavy = |op: &Op| {
+        matches!(op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_) | Op::MatMul)
+            || matches!(op, Op::QuantConv(_) | Op::QuantGemm(_))
+    };
+    let layers = graph.nodes.iter().filter(|node| heavy(&node.op)).map(|node| {
+        let reason = reason_for_floats(graph, node);
+        LayerPrecision {
+            name: node.name.clone(),
+            op: node.op.name().into(),
+            int8: reason.is_empty(),
+            reason: reason.into(),
+            input: None,
+            weights_db: None,
+            result_db: None,
+        }
+    });
+    let calibrator = "the model itself".into();
+    Int8Report { calibrator, layers: layers.collect(), ..Int8Report::default() }
+}
+
+/// Why a layer of a model that came quantised is in floats; empty for one on integers.
+fn reason_for_floats(graph: &Graph, node: &Node) -> &'static str {
+    let made_by = |v| graph.nodes.iter().find(|n| n.outputs.contains(&v)).map(|n| &n.op);
+    match &node.op {
+        Op::QuantConv(_) | Op::QuantGemm(_) => "",
+        Op::ConvTranspose(_) | Op::MatMul => "the operator has no INT8 form",
+        _ if !matches!(made_by(node.inputs[0]), Some(Op::Dequantize { .. })) => {
+            "its input is in floats"
+        }
+        _ => {
+            "its constants have no INT8 form: weights that fit i8 without their zero point, with \
+             one scale or one for each filter, and a constant bias are wanted"
+        }
+    }
 }
 
 /// What an engine says of its integer layers.

@@ -48,7 +48,7 @@ pub struct BuildReport {
     /// Kernels, their times, memory; for a CUDA engine that was not reused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cuda: Option<CudaReport>,
-    /// Calibration and gate, of an INT8 engine that was not reused.
+    /// Layers, calibration and gate, of an INT8 engine that was not reused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub int8: Option<Int8Report>,
     /// What the user should know about the import.

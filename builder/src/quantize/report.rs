@@ -13,7 +13,7 @@ const NAMED: usize = 5;
 /// What calibration and gate did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Int8Report {
-    /// What chose the magnitudes that are cut off.
+    /// What chose the magnitudes that are cut off, or `the model itself` where it came quantised.
     pub calibrator: String,
     /// Every calibrator that was tried, with the outputs' error on what was held back.
     pub tried: Vec<Tried>,
@@ -192,7 +192,7 @@ impl Int8Report {
         let mut out = String::new();
         if self.from_cache {
             let _ = writeln!(out, "calibration: from the cache ({})", self.calibrator);
-        } else if !self.calibrator.is_empty() {
+        } else if self.pictures > 0 {
             let _ = writeln!(
                 out,
                 "calibration: {} samples on the {}, {} held back, {:.1} s; {}",
