@@ -27,7 +27,7 @@ use crate::plan::{PlanReport, plan};
 use crate::progress::Progress;
 use crate::quantize::{Decision, is_quantised};
 use crate::{BuildError, meaning};
-use paths::{check_distinct, check_paths};
+use paths::{check_distinct, check_paths, check_results};
 pub use report::{BuildReport, Cached};
 pub(crate) use reuse::{Begun, Standing};
 
@@ -178,6 +178,7 @@ impl<'a> Job<'a> {
         let begun = Instant::now();
         check_paths(model, engine)?;
         check_distinct(model, engine, options)?;
+        check_results(options)?;
         let chosen = choose(options)?;
         if chosen.hardware == Hardware::Cpu {
             let only_cuda = [
@@ -354,6 +355,11 @@ impl<'a> Job<'a> {
             plans: planned.plans,
         };
         progress.stage("writing the engine", self.shares().write);
+        // First, so that the engine that was there is as it was if this fails.
+        if let (Content::Cuda(made), Some(path)) = (&planned.content, &self.options.cuda.record) {
+            let io = |error| BuildError::Io { path: path.clone(), error };
+            made.record.write(path).map_err(io)?;
+        }
         let (written, weights_bytes) = match &planned.content {
             Content::Cpu(weights) => {
                 (write(self.engine, &manifest, weights, progress)?, weights.size())
@@ -366,13 +372,7 @@ impl<'a> Job<'a> {
         };
         let cuda = match planned.content {
             Content::Cpu(_) => None,
-            Content::Cuda(made) => {
-                if let Some(path) = &self.options.cuda.record {
-                    let io = |error| BuildError::Io { path: path.clone(), error };
-                    made.record.write(path).map_err(io)?;
-                }
-                Some(made.report)
-            }
+            Content::Cuda(made) => Some(made.report),
         };
         progress.finish();
         Ok(BuildReport {

@@ -243,6 +243,19 @@ fn labels_task_and_preprocessing() {
     assert!(said.contains("detector"), "{said}");
 }
 
+/// `-o /dev/null` as root would end the device for every program.
+#[cfg(unix)]
+#[test]
+fn an_engine_does_not_take_a_pipes_place() {
+    use std::os::unix::fs::FileTypeExt;
+    let (folder, _) = place();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let said = ends(2, &["build", text(&model("classifier.onnx")), "-o", text(&pipe)]);
+    assert!(said.contains("no regular file"), "{said}");
+    assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+}
+
 #[test]
 fn wrong_arguments_are_refused_before_any_work() {
     let (folder, engine) = place();

@@ -229,6 +229,10 @@ fn nothing_is_written_over_what_is_read() {
         ("--record m.onnx", "this is the model"),
         ("--record c --calibration-cache c", "this is --record"),
         ("--tactic-cache t --calibration-cache t", "this is the tactic cache"),
+        ("--record nowhere/r", "nowhere: the directory of --record does not exist"),
+        ("--accuracy-svg nowhere/a.svg", "the directory of --accuracy-svg does not exist"),
+        ("--calibration-cache nowhere/c", "the directory of --calibration-cache does not exist"),
+        ("--accuracy-svg sub", "sub: this is a directory"),
     ] {
         let on = format!("--precision int8 --calibration x.txt --accuracy-drop 0.1 {arguments}");
         place.refuses(2, &on, wanted);

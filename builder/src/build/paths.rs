@@ -29,18 +29,57 @@ pub(super) fn check_paths(model: &Path, engine: &Path) -> Result<(), BuildError>
     if of_dump && real_model.is_dir() && engine.exists() {
         return usage(format!("{}: this would overwrite a part of a dump", engine.display()));
     }
-    let folder = match engine.parent() {
+    if engine.exists() && !engine.is_file() {
+        return usage(format!(
+            "{}: this is no regular file, and an engine is one; `tobiuo-builder check` tells \
+             whether a model can be built without writing anything",
+            engine.display()
+        ));
+    }
+    check_folder("the engine", engine)
+}
+
+/// Refuses, before any work, places for other results where nothing can be written.
+pub(super) fn check_results(options: &BuildOptions) -> Result<(), BuildError> {
+    let (int8, cuda) = (&options.int8, &options.cuda);
+    // A cache that is there is read.
+    let cache = int8.cache.as_deref().filter(|path| !path.exists());
+    let results = [
+        ("--record", cuda.record.as_deref()),
+        ("--calibration-cache", cache),
+        ("--accuracy-svg", int8.svg.as_deref()),
+    ];
+    for (name, path) in results.into_iter().filter_map(|(name, path)| Some((name, path?))) {
+        if path.file_name().is_none() || path.is_dir() {
+            return Err(BuildError::Usage(format!(
+                "{name} {}: this is a directory; give a file name",
+                path.display()
+            )));
+        }
+        check_folder(name, path)?;
+    }
+    Ok(())
+}
+
+/// Tries whether a file can be made where `path` is to be. Permission bits do not tell all
+/// (read-only mounts, quotas).
+fn check_folder(what: &str, path: &Path) -> Result<(), BuildError> {
+    let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
     if !folder.is_dir() {
-        return usage(format!("{}: the directory of the engine does not exist", folder.display()));
+        return Err(BuildError::Usage(format!(
+            "{}: the directory of {what} does not exist",
+            folder.display()
+        )));
     }
-    // Permission bits do not tell all (read-only mounts, quotas): try.
     let probe = folder.join(format!(".tobiuo-{}.probe", std::process::id()));
     let tried = fs::OpenOptions::new().write(true).create_new(true).open(&probe);
     match tried {
-        Ok(_) => fs::remove_file(&probe).map_err(io(&probe)),
+        Ok(_) => {
+            fs::remove_file(&probe).map_err(|error| BuildError::Io { path: probe.clone(), error })
+        }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(BuildError::Io { path: folder.into(), error }),
     }
