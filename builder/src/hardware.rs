@@ -1,6 +1,6 @@
 //! Which device an engine is built for.
 
-use tobiuo_engine::{CudaKey, Precision};
+use tobiuo_engine::{CudaKey, Precision, cuda_version, driver_floor, driver_update};
 use tobiuo_gpu::{DeviceInfo, GpuError, GpuErrorKind, devices};
 use tobiuo_jetson::{Identity, Module, Root};
 use tobiuo_kernels::Target;
@@ -81,7 +81,7 @@ impl Gpu {
     /// The key of an engine with kernels compiled by this NVRTC.
     pub fn key(&self, target: &Target, nvrtc: (u32, u32), tuned: bool) -> CudaKey {
         // Drivers take device code of any compiler of their own major version.
-        let driver = tobiuo_cuda::driver_floor(self.sm).max(1000 * nvrtc.0);
+        let driver = driver_floor(self.sm).max(1000 * nvrtc.0);
         let name = match (&self.device, Target::name_of_sm(self.sm)) {
             (Some(d), _) => d.name.clone(),
             (None, _) if self.module.is_some() => {
@@ -134,6 +134,27 @@ fn too_old(d: &DeviceInfo) -> String {
     )
 }
 
+/// Why kernels cannot be made for a device that is here: its architecture, or a driver that no
+/// engine for it would load on.
+fn unfit(d: &DeviceInfo) -> Option<String> {
+    let sm = sm_of(d);
+    if sm < OLDEST_SM {
+        return Some(too_old(d));
+    }
+    let needs = driver_floor(sm);
+    if d.driver >= needs {
+        return None;
+    }
+    let update = driver_update(needs, sm).map_or(String::new(), |update| format!("; {update}"));
+    Some(format!(
+        "the NVIDIA driver is too old for {}: it supports CUDA {}, engines for sm_{sm} need {} or \
+         newer{update}",
+        d.name,
+        cuda_version(d.driver),
+        cuda_version(needs)
+    ))
+}
+
 /// The devices, or why this machine has none. A driver that is there and fails is an error: it
 /// does not make another engine of the same command.
 fn usable(
@@ -150,6 +171,18 @@ fn usable(
         }
         other => Ok(other),
     }
+}
+
+/// The first device of an architecture that can be used, or why one that is here cannot.
+fn first_fit(list: Vec<DeviceInfo>, sm: u32) -> (Option<DeviceInfo>, Option<String>) {
+    let mut reason = None;
+    for device in list.into_iter().filter(|d| sm_of(d) == sm) {
+        match unfit(&device) {
+            None => return (Some(device), None),
+            Some(why) => reason = Some(format!("built as for a GPU that is not here: {why}")),
+        }
+    }
+    (None, reason)
 }
 
 /// The device and precision that options ask for.
@@ -169,14 +202,14 @@ fn choose_among(
     let hardware = match options.device {
         DeviceChoice::Cpu => Hardware::Cpu,
         DeviceChoice::Auto => match usable(devices(), "auto")? {
-            Ok(list) => match list.iter().find(|d| sm_of(d) >= OLDEST_SM) {
+            Ok(list) => match list.iter().find(|d| unfit(d).is_none()) {
                 Some(d) => {
                     why = Some(format!("{} is the first GPU that can be used", d.name));
                     gpu(d.clone())
                 }
                 None => {
-                    why = Some(match list.first() {
-                        Some(d) => format!("no GPU can be used: {}", too_old(d)),
+                    why = Some(match list.first().and_then(unfit) {
+                        Some(reason) => format!("no GPU can be used: {reason}"),
                         None => "there is no GPU".into(),
                     });
                     Hardware::Cpu
@@ -200,17 +233,17 @@ fn choose_among(
                     "device cuda:{ordinal}: there is no such device; the driver shows {count}"
                 ))
             })?;
-            if sm_of(&device) < OLDEST_SM {
-                return Err(BuildError::NoDevice(format!(
-                    "device cuda:{ordinal}: {}",
-                    too_old(&device)
-                )));
+            if let Some(reason) = unfit(&device) {
+                return Err(BuildError::NoDevice(format!("device cuda:{ordinal}: {reason}")));
             }
             gpu(device)
         }
         DeviceChoice::Sm(sm) => {
             let list = usable(devices(), &format!("sm_{sm}"))?.unwrap_or_default();
-            match list.into_iter().find(|d| sm_of(d) == sm) {
+            // One that is here with too old a driver is as one that is elsewhere.
+            let (found, reason) = first_fit(list, sm);
+            why = reason;
+            match found {
                 Some(d) => {
                     why = Some(format!("{} is an sm_{sm}", d.name));
                     gpu(d)
@@ -248,7 +281,9 @@ fn choose_among(
                 true => usable(devices(), id)?.unwrap_or_default(),
                 false => Vec::new(),
             };
-            match list.into_iter().find(|d| sm_of(d) == module.sm) {
+            let (found, reason) = first_fit(list, module.sm);
+            why = reason;
+            match found {
                 Some(d) => {
                     why = Some(format!("this is a {}", module.name));
                     gpu(d)
@@ -352,6 +387,28 @@ mod tests {
             let said = with(choice, precision, &[(6, 1)]);
             assert!(said.starts_with(status) && said.contains(wanted), "{choice:?}: {said}");
         }
+    }
+
+    /// The engine would load on no driver that is there.
+    #[test]
+    fn a_driver_that_no_engine_loads_on_is_no_device() {
+        use DeviceChoice::*;
+        let old = || Ok(vec![DeviceInfo { driver: 12010, ..device(0, (8, 7)) }]);
+        let of = |device| choose_among(&BuildOptions { device, ..Default::default() }, old);
+        let e = of(Cuda(0)).unwrap_err();
+        let said = e.to_string();
+        assert_eq!(e.exit_status(), 5, "{said}");
+        assert!(said.contains("CUDA 12.1") && said.contains("need 12.2") && said.contains("6 or"));
+        let auto = of(Auto).unwrap();
+        assert_eq!(auto.hardware, Hardware::Cpu);
+        assert!(auto.why.unwrap().contains("CUDA 12.1"));
+        let elsewhere = of(Sm(87)).unwrap();
+        assert_eq!(elsewhere.hardware.name(), "sm_87");
+        assert!(elsewhere.why.unwrap().contains("CUDA 12.1"));
+        // The last driver for Xavier is enough there.
+        let xavier = || Ok(vec![DeviceInfo { driver: 11040, ..device(0, (7, 2)) }]);
+        let options = BuildOptions { device: Cuda(0), ..Default::default() };
+        choose_among(&options, xavier).unwrap();
     }
 
     #[test]

@@ -219,7 +219,7 @@ fn the_rest_has_remedies() {
 
 fn gpu(sm: u32, multiprocessors: u32) -> Gpu {
     let memory = Some((3 << 30, 8 << 30));
-    Gpu { name: "Orin".into(), sm, multiprocessors, driver: 12060, memory }
+    Gpu { name: "Orin".into(), sm, multiprocessors, driver: 12060, outdated: None, memory }
 }
 
 #[test]
@@ -248,6 +248,19 @@ fn what_the_running_system_says() {
     let checks = ask(live(Ok(vec![gpu(87, 4)])), None);
     is(&line(&checks, "device"), Status::Warn, &["4 multiprocessors of the 8", "nvpmodel"]);
     is(&line(&ask(live(Ok(vec![gpu(53, 1)])), None), "device"), Status::Fail, &["5.3", "7.2"]);
+    // A driver that no engine for this GPU runs on; building one anew would not help.
+    let update = "update the driver (on a Jetson: JetPack 6 or newer)";
+    let old = Gpu { driver: 12010, outdated: Some((12020, update.into())), ..gpu(87, 8) };
+    let refused = Engine {
+        path: "a.tobiuo".into(),
+        problem: Some(("the NVIDIA driver is too old".into(), 5)),
+        gpu: Some((8, true)),
+        needs: 0,
+    };
+    let checks = ask(live(Ok(vec![old])), Some(refused));
+    is(&line(&checks, "driver"), Status::Fail, &["CUDA 12.1", "need CUDA 12.2", "JetPack 6"]);
+    is(&line(&checks, "engine"), Status::Fail, &["too old", "comes first"]);
+    assert_eq!(verdict(&checks), (Status::Fail, 5));
     let checks = ask(live(Err("cuInit: 999".into())), None);
     is(&line(&checks, "driver"), Status::Fail, &["cuInit: 999", "video and render"]);
     assert_eq!(verdict(&checks), (Status::Fail, 5));

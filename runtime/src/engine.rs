@@ -125,6 +125,7 @@ impl From<EngineError> for Error {
         let kind = match e.kind() {
             EngineErrorKind::NotFound => ErrorKind::Usage,
             EngineErrorKind::WrongDevice => ErrorKind::WrongDevice,
+            EngineErrorKind::OldDriver => ErrorKind::NoDevice,
             EngineErrorKind::Io => ErrorKind::Other,
             _ => ErrorKind::Damaged,
         };

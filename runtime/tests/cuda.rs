@@ -253,7 +253,23 @@ fn missing_and_old_drivers_are_told() {
     );
     let old = Description { driver: 11040, ..Description::default() };
     let says = ["driver is too old", "supports CUDA 11.4", "needs 12.2", "JetPack 6"];
-    Bench::new(Standin::new().with(&old)).fails("bench", &[], 5, &says);
+    let bench = Bench::new(Standin::new().with(&old));
+    bench.fails("bench", &[], 5, &says);
+    // A machine whose driver no engine runs on: the doctor says so, and builds nothing anew.
+    let doctor = bench.standin.command(env!("CARGO_BIN_EXE_tobiuo")).arg("doctor").output();
+    let said = String::from_utf8(doctor.unwrap().stdout).unwrap();
+    assert!(said.contains("too old, engines for this GPU need CUDA 12.2"), "{said}");
+    // Made by NVRTC 13, on JetPack 6.
+    let newer = |m: &mut Manifest| {
+        let DeviceKey::Cuda(key) = &mut m.device else { panic!("a CUDA engine") };
+        key.driver = 13000;
+    };
+    let bench = Bench::changed(Standin::new(), newer);
+    bench.fails("bench", &[], 5, &["supports CUDA 12.6", "needs 13.0", "JetPack 7", "NVRTC 12"]);
+    // Another architecture with an old driver: no driver for it would help.
+    let bench = Bench::new(Standin::new().device("xavier"));
+    bench.fails("bench", &[], 3, &["compute capability", "8.7", "7.2"]);
+    bench.fails("run", &["test://", "null", "--frames", "1"], 3, &["compute capability"]);
     let none = Bench::new(Standin::new().without("cuGraphInstantiateWithFlags"));
     none.fails("bench", &[], 5, &["cuGraphInstantiateWithFlags", "update the driver or JetPack"]);
     // Not needed, so not missed.

@@ -83,6 +83,14 @@ fn driver(q: &Question, identity: &Identity) -> Check {
         ),
         Some(Ok(gpus)) => {
             let first = loaded.map_or_else(|| list(&found), |l| l.display().to_string());
+            if let Some((needs, remedy)) = gpus.first().and_then(|gpu| gpu.outdated.clone()) {
+                let text = format!(
+                    "{first}, {}: too old, engines for this GPU need {} or newer",
+                    version(gpus[0].driver),
+                    version(needs)
+                );
+                return Check::fail(NAME, NO_DEVICE, text, remedy);
+            }
             let driver = gpus.first().map(|gpu| format!(", {}", version(gpu.driver)));
             match gpus.is_empty() {
                 false => Check::ok(NAME, first + &driver.unwrap_or_default()),
@@ -122,11 +130,15 @@ fn device(gpu: &Gpu, identity: &Identity) -> Check {
 
 fn engine(engine: &Engine, q: &Question) -> Check {
     const NAME: &str = "engine";
+    let gpus = q.live.as_ref().and_then(|live| live.gpus.as_ref().ok());
     if let Some((problem, exit)) = &engine.problem {
-        let remedy = "tobiuo-builder provision MODEL -o ENGINE builds it for this device";
+        // No engine can be built for a GPU whose driver is too old for any.
+        let remedy = match gpus.and_then(|g| g.first()).is_some_and(|g| g.outdated.is_some()) {
+            true => "the driver (above) comes first",
+            false => "tobiuo-builder provision MODEL -o ENGINE builds it for this device",
+        };
         return Check::fail(NAME, *exit, problem.clone(), remedy);
     }
-    let gpus = q.live.as_ref().and_then(|live| live.gpus.as_ref().ok());
     match (engine.gpu, gpus.and_then(|g| g.first())) {
         (None, _) => Check::ok(NAME, format!("{}: for the CPU", engine.path)),
         (Some((_, false)), _) => Check::warn(

@@ -99,6 +99,8 @@ pub struct Gpu {
     pub multiprocessors: u32,
     /// CUDA version of the driver, `1000 * major + 10 * minor`.
     pub driver: u32,
+    /// Where engines for it need a newer driver: the oldest, and how to get one.
+    pub outdated: Option<(u32, String)>,
     /// Free and all memory, bytes, where it could be asked.
     pub memory: Option<(u64, u64)>,
 }

@@ -35,4 +35,5 @@ pub use camera::{
 };
 pub use engine::{CudaEngine, CudaPlan};
 pub use executor::{CudaExecutor, ExecutorOptions, MemoryPath, RunTimes};
-pub use key::{DRIVER_FLOOR, device_key, driver_floor};
+pub use key::device_key;
+pub use tobiuo_engine::{DRIVER_FLOOR, driver_floor};

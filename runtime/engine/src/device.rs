@@ -1,7 +1,8 @@
 use std::fmt;
 
+use crate::driver::{cuda_version, driver_floor, driver_update};
 use crate::error::shown;
-use crate::{DeviceKey, EngineError, EngineErrorKind, Manifest, Precision};
+use crate::{CudaKey, DeviceKey, EngineError, EngineErrorKind, Manifest, Precision};
 
 /// The device of this machine, to compare an engine's with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,9 @@ impl From<DeviceKey> for ThisDevice {
         ThisDevice { key }
     }
 }
+
+/// The driver's name in the comparison.
+const DRIVER: &str = "CUDA driver";
 
 /// One line of the comparison.
 struct Field {
@@ -66,7 +70,7 @@ fn compare(built_for: &DeviceKey, here: &DeviceKey) -> Vec<Field> {
                     b.shared_per_block,
                     a.shared_per_block <= b.shared_per_block,
                 ),
-                field("CUDA driver", at_least(a.driver), version(b.driver), a.driver <= b.driver),
+                field(DRIVER, at_least(a.driver), cuda_version(b.driver), a.driver <= b.driver),
             ];
             if a.tuned {
                 fields.push(field(
@@ -87,13 +91,8 @@ fn compute(sm: u32) -> String {
     format!("{}.{}", sm / 10, sm % 10)
 }
 
-/// A CUDA version.
-fn version(version: u32) -> String {
-    format!("{}.{}", version / 1000, version % 1000 / 10)
-}
-
 fn at_least(oldest: u32) -> String {
-    format!("{} or newer", version(oldest))
+    format!("{} or newer", cuda_version(oldest))
 }
 
 /// `Ok` when every field fits, else the table of all fields and the command that rebuilds.
@@ -105,6 +104,12 @@ pub(crate) fn check(
     let fields = compare(&manifest.device, &here.key);
     if fields.iter().all(|f| f.fits) {
         return Ok(());
+    }
+    // The right device with an old driver is a matter of the driver alone.
+    if let (DeviceKey::Cuda(engine), DeviceKey::Cuda(device)) = (&manifest.device, &here.key)
+        && fields.iter().all(|f| f.fits || f.name == DRIVER)
+    {
+        return Err(old_driver(engine, device, || rebuild(manifest, here, engine_path)));
     }
     let printable = |s: &str| shown(s).trim_matches('"').to_string();
     let mut rows = vec![[String::new(), "built for".into(), "this device".into(), String::new()]];
@@ -127,6 +132,31 @@ pub(crate) fn check(
         format!("made for another device\n{}\n", table.join("\n")),
     )
     .help(format!("rebuild it on this device:\n  {}", rebuild(manifest, here, engine_path))))
+}
+
+/// A driver that does not load the engine, and how to get to one that does, or to an engine that
+/// it loads.
+fn old_driver(engine: &CudaKey, here: &CudaKey, rebuild: impl Fn() -> String) -> EngineError {
+    let (needs, has) = (engine.driver, here.driver);
+    let mut ways: Vec<String> = driver_update(needs, here.sm).into_iter().collect();
+    // Device code loads on drivers of its compiler's major version, so an older compiler helps
+    // where the driver is new enough for engines at all.
+    if has >= driver_floor(here.sm) {
+        ways.push(format!(
+            "rebuild it on this device with NVRTC {} (TOBIUO_NVRTC names it):\n  {}",
+            has / 1000,
+            rebuild()
+        ));
+    }
+    EngineError::new(
+        EngineErrorKind::OldDriver,
+        format!(
+            "the NVIDIA driver is too old: it supports CUDA {}, the engine needs {} or newer",
+            cuda_version(has),
+            cuda_version(needs)
+        ),
+    )
+    .help(ways.join(", or "))
 }
 
 /// The command that builds the engine anew on this device.

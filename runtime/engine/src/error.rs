@@ -22,6 +22,8 @@ pub enum EngineErrorKind {
     Inconsistent,
     /// The engine is made for another device.
     WrongDevice,
+    /// The engine is made for this device, and the device's driver is older than it needs.
+    OldDriver,
     /// More of something than any engine needs.
     Limit,
 }
@@ -129,11 +131,12 @@ impl EngineError {
     }
 
     /// The programs' exit status for it: 2 no such file, 3 made for another device, 4 damaged,
-    /// untrusted or no engine, 1 anything else.
+    /// untrusted or no engine, 5 for a newer driver, 1 anything else.
     pub fn exit_status(&self) -> u8 {
         match self.0.kind {
             EngineErrorKind::NotFound => 2,
             EngineErrorKind::WrongDevice => 3,
+            EngineErrorKind::OldDriver => 5,
             EngineErrorKind::Io => 1,
             EngineErrorKind::NotAnEngine
             | EngineErrorKind::Version

@@ -12,6 +12,7 @@
 
 mod describe;
 mod device;
+mod driver;
 mod error;
 pub mod format;
 mod hash;
@@ -26,6 +27,7 @@ mod writer;
 
 pub use describe::describe;
 pub use device::ThisDevice;
+pub use driver::{DRIVER_FLOOR, cuda_version, driver_floor, driver_update, jetpack_for};
 pub use error::{EngineError, EngineErrorKind};
 pub use manifest::*;
 pub use reader::{EngineFile, OpenOptions};

@@ -374,12 +374,11 @@ fn the_devices_are_compared_field_by_field() {
     let newer = CudaKey { name: "Orin (other)".into(), driver: 12060, ..key.clone() };
     check(&key, newer).unwrap();
     type Change = fn(&mut CudaKey);
-    let changes: [(Change, &[&str]); 5] = [
+    let changes: [(Change, &[&str]); 4] = [
         (|k| k.sm = 90, &["compute capability", "8.7", "9.0"]),
         (|k| k.sm_count = 16, &["multiprocessors", "8", "16"]),
         (|k| k.l2_bytes = 4 << 20, &["L2 cache", "2097152", "4194304"]),
         (|k| k.shared_per_block = 101_376, &["shared memory of a block", "166912", "101376"]),
-        (|k| k.driver = 11040, &["CUDA driver", "12.2", "11.4"]),
     ];
     for (change, says) in changes {
         let mut here = key.clone();
@@ -396,6 +395,21 @@ fn the_devices_are_compared_field_by_field() {
                        --batch 1,2";
         assert!(text.ends_with(command), "{text}");
     }
+    // Another device with an old driver is another device; the right one needs a driver.
+    let xavier = CudaKey { sm: 72, driver: 11040, ..key.clone() };
+    assert_eq!(check(&key, xavier).unwrap_err().exit_status(), 3);
+    let says = |needs: u32, has: u32| {
+        let needs = CudaKey { driver: needs, ..key.clone() };
+        let e = check(&needs, CudaKey { driver: has, ..key.clone() }).unwrap_err();
+        assert_eq!((e.kind(), e.exit_status()), (EngineErrorKind::OldDriver, 5), "{e}");
+        e.to_string()
+    };
+    let text = says(12020, 11040);
+    assert!(text.contains("CUDA 11.4, the engine needs 12.2") && text.contains("JetPack 6 or"));
+    assert!(!text.contains("rebuild"), "it would not help: {text}");
+    let text = says(13000, 12060);
+    assert!(text.contains("needs 13.0") && text.contains("JetPack 7.2 or"), "{text}");
+    assert!(text.contains("with NVRTC 12") && text.contains("tobiuo-builder build net.onnx"));
     // Chosen by the cost model, it may run on any size of its architecture.
     let untuned = CudaKey { tuned: false, ..key.clone() };
     let larger = CudaKey { sm_count: 16, l2_bytes: 4 << 20, ..key.clone() };

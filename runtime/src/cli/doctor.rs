@@ -6,7 +6,7 @@ use tobiuo::jetson::Root;
 use tobiuo::jetson::doctor::{self, Camera, Check, Gpu, Live, Question, Status};
 use tobiuo::manifest::{DeviceKey, Manifest};
 use tobiuo::{DeviceChoice, Engine, Error};
-use tobiuo_engine::EngineFile;
+use tobiuo_engine::{EngineFile, driver_floor, driver_update};
 
 use super::args::Args;
 use super::{Command, print, print_json};
@@ -108,8 +108,15 @@ fn gpus() -> Result<Vec<Gpu>, String> {
     let devices = tobiuo::gpu::devices().map_err(|e| e.to_string())?;
     let gpu = |d: tobiuo::gpu::DeviceInfo| {
         let memory = tobiuo::gpu::Context::new(d.ordinal).and_then(|c| c.memory());
+        let sm = 10 * d.compute.0 + d.compute.1;
+        let needs = driver_floor(sm);
+        let outdated = (d.driver < needs).then(|| {
+            let update = driver_update(needs, sm).unwrap_or_else(|| "update the driver".into());
+            (needs, update)
+        });
         Gpu {
-            sm: 10 * d.compute.0 + d.compute.1,
+            sm,
+            outdated,
             multiprocessors: d.sm_count,
             driver: d.driver,
             memory: memory.ok().map(|(free, total)| (free as u64, total as u64)),

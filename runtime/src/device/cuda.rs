@@ -135,21 +135,7 @@ fn check(file: &EngineFile, ordinal: usize) -> Result<&CudaKey, Error> {
     let DeviceKey::Cuda(key) = &file.manifest().device else {
         unreachable!("an engine for a CUDA device")
     };
-    let path = file.path().display();
     let info = tobiuo_gpu::device(ordinal).map_err(|e| in_file(file, e))?;
-    if info.driver < key.driver {
-        let version = |v: u32| format!("{}.{}", v / 1000, v % 1000 / 10);
-        return Err(Error::new(
-            ErrorKind::NoDevice,
-            format!(
-                "{path}: the NVIDIA driver is too old: it supports CUDA {}, the engine needs {}; \
-                 update the driver (on a Jetson: JetPack {} or newer)",
-                version(info.driver),
-                version(key.driver),
-                if key.driver >= 12000 { 6 } else { 5 },
-            ),
-        ));
-    }
     file.check_device(&ThisDevice::from(DeviceKey::Cuda(device_key(&info))))?;
     Ok(key)
 }
