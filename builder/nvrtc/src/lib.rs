@@ -143,7 +143,7 @@ impl Nvrtc {
                 Err(e) => {
                     log::debug!("{e}");
                     // Names the linker does not know are no news; a file that is there is.
-                    if std::env::var_os("TOBIUO_NVRTC").is_some() {
+                    if library::named().is_some() {
                         broken.get_or_insert(e);
                     }
                 }

@@ -84,7 +84,7 @@ fn builtins_in(dir: &Path) -> Option<PathBuf> {
 /// Every library there is, the one to prefer first, each opened only when it is asked for; and
 /// where it was looked for.
 pub(crate) fn find() -> (impl Iterator<Item = Result<(Api, PathBuf), NvrtcError>>, String) {
-    let (files, looked) = match std::env::var_os("TOBIUO_NVRTC").map(PathBuf::from) {
+    let (files, looked) = match named() {
         Some(asked) => {
             let files = if asked.is_dir() { in_folder(&asked) } else { vec![asked.clone()] };
             (files, format!("in TOBIUO_NVRTC={}", asked.display()))
@@ -103,6 +103,11 @@ pub(crate) fn find() -> (impl Iterator<Item = Result<(Api, PathBuf), NvrtcError>
         }
     };
     (files.into_iter().map(|f| open(&f).map(|api| (api, f))), looked)
+}
+
+/// The library or folder that `TOBIUO_NVRTC` names; an empty one names none.
+pub(crate) fn named() -> Option<PathBuf> {
+    std::env::var_os("TOBIUO_NVRTC").filter(|v| !v.is_empty()).map(PathBuf::from)
 }
 
 /// What to say when there is none.

@@ -161,7 +161,7 @@ fn engine(engine: &Engine, q: &Question) -> Check {
 
 pub(super) fn compiler(q: &Question, identity: &Identity) -> Check {
     const NAME: &str = "compiler";
-    let named = std::env::var_os("TOBIUO_NVRTC").filter(|_| q.root.is_live());
+    let named = std::env::var_os("TOBIUO_NVRTC").filter(|v| q.root.is_live() && !v.is_empty());
     let mut found: Vec<String> =
         libraries::compilers(&q.root).iter().map(|p| p.display().to_string()).collect();
     found.extend(named.map(|path| path.to_string_lossy().into_owned()));
