@@ -108,10 +108,11 @@ impl BuildError {
     }
 }
 
-/// Memory that ran out is 8; without driver or device, or with one that was lost, 5.
+/// Memory that ran out is 8, code of another device 3; without driver or device, or with one that was lost, 5.
 fn gpu_status(e: &GpuError) -> u8 {
     match e.kind() {
         GpuErrorKind::OutOfMemory => 8,
+        GpuErrorKind::OtherDevice => 3,
         GpuErrorKind::NoDriver
         | GpuErrorKind::OldDriver
         | GpuErrorKind::NoDevice

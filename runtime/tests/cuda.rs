@@ -299,6 +299,8 @@ fn trouble_on_the_device_has_its_status() {
     let bench = Bench::new(Standin::new().fail("kernel#7:700"));
     bench.fails("bench", &[], 5, &["CUDA_ERROR_ILLEGAL_ADDRESS", "running the network"]);
     let bench = Bench::new(Standin::new().fail("cuModuleLoadData#2:209"));
+    bench.fails("bench", &[], 3, &["CUDA_ERROR_NO_BINARY_FOR_GPU", "rebuild the engine"]);
+    let bench = Bench::new(Standin::new().fail("cuModuleLoadData#2:200"));
     bench.fails("bench", &[], 4, &["rebuild the engine"]);
 }
 

@@ -170,8 +170,9 @@ impl Api {
             2 => GpuErrorKind::OutOfMemory,
             100 | 101 => GpuErrorKind::NoDevice,
             35 | 803 => GpuErrorKind::OldDriver,
+            209 => GpuErrorKind::OtherDevice,
             // Device code that this device cannot take, or without the kernel.
-            200 | 209 | 218 | 222 | 500 => GpuErrorKind::BadCode,
+            200 | 218 | 222 | 500 => GpuErrorKind::BadCode,
             // Faults after which every call of the context fails; 999 is what is left of a device
             // that fell off the bus.
             214 | 219 | 700 | 702 | 709 | 710 | 714..=719 | 46 | 226 | 999 => {

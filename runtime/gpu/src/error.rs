@@ -19,8 +19,10 @@ pub enum GpuErrorKind {
     NoDevice,
     /// Device or pinned memory ran out.
     OutOfMemory,
-    /// Device code is damaged, for another device, or lacks a kernel.
+    /// Device code is damaged, or lacks a kernel.
     BadCode,
+    /// Device code is for another device.
+    OtherDevice,
     /// A kernel faulted or the device was lost: the context cannot be used any more.
     ContextLost,
     /// Anything else the driver refused.

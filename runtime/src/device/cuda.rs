@@ -24,6 +24,10 @@ impl From<GpuError> for Error {
                 ErrorKind::Damaged,
                 "; rebuild the engine with `tobiuo-builder build` on this device",
             ),
+            GpuErrorKind::OtherDevice => (
+                ErrorKind::WrongDevice,
+                "; rebuild the engine with `tobiuo-builder build` on this device",
+            ),
             GpuErrorKind::ContextLost => (
                 ErrorKind::DeviceLost,
                 "; the work on the device is lost (the kernel log, `dmesg`, may say more)",
