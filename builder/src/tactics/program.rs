@@ -247,6 +247,10 @@ impl Program {
 
     /// Microseconds of each of `n` replays, each timed by device events.
     pub fn time(&mut self, n: usize) -> Result<Vec<f64>, GpuError> {
+        self.time_all(n).map_err(|e| e.at("timing the whole network"))
+    }
+
+    fn time_all(&mut self, n: usize) -> Result<Vec<f64>, GpuError> {
         let context = self.stream.context().clone();
         let (begin, end) = (Event::timed(&context)?, Event::timed(&context)?);
         for _ in 0..10 {

@@ -34,7 +34,8 @@ pub(super) fn time_candidates(
     memory_limit: Option<u64>,
 ) -> Result<Vec<f64>, TacticError> {
     let stream = Stream::new(context)?;
-    let memory = memory(context, &stream, lowering, layer, memory_limit)?;
+    let memory = memory(context, &stream, lowering, layer, memory_limit)
+        .map_err(|e| e.at(format_args!("memory to time layer '{}'", layer.name)))?;
     let mut timed: Vec<Option<Graph>> = Vec::new();
     for (candidate, code) in candidates {
         timed.push(match prepare(context, &stream, candidate, code, &memory) {
@@ -48,14 +49,26 @@ pub(super) fn time_candidates(
     let (begin, end) = (Event::timed(context)?, Event::timed(context)?);
     let mut samples: Vec<Vec<f64>> = vec![Vec::new(); candidates.len()];
     for round in 0..ROUNDS + 1 {
-        for (ready, samples) in timed.iter_mut().zip(&mut samples) {
+        let each = timed.iter_mut().zip(&mut samples).zip(candidates);
+        for ((ready, samples), (candidate, _)) in each {
             let Some(ready) = ready else { continue };
-            begin.record(&stream)?;
-            ready.launch(&stream)?;
-            end.record(&stream)?;
-            end.synchronize()?;
+            let mut time = || {
+                begin.record(&stream)?;
+                ready.launch(&stream)?;
+                end.record(&stream)?;
+                end.synchronize()?;
+                begin.microseconds_to(&end)
+            };
+            // A kernel that faults takes the context with it: which one it was must be said.
+            let microseconds = time().map_err(|e: GpuError| {
+                let family = layer.layer.family();
+                e.at(format_args!(
+                    "timing layer '{}' with {family} {}",
+                    layer.name, candidate.label
+                ))
+            })?;
             if round > 0 {
-                samples.push(begin.microseconds_to(&end)? / CHAIN as f64);
+                samples.push(microseconds / CHAIN as f64);
             }
         }
     }
