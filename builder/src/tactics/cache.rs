@@ -40,6 +40,12 @@ impl Line {
     }
 }
 
+/// True for a line of another version of the cache.
+fn alike(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(text)
+        .is_ok_and(|line| line.get("device").is_some() && line.get("of").is_some())
+}
+
 /// Measured times, in a file or, without one, for this process only.
 #[derive(Debug, Default)]
 pub struct TacticCache {
@@ -63,7 +69,9 @@ impl TacticCache {
     ///
     /// # Errors
     ///
-    /// The file is there and cannot be read, or its folder cannot be made.
+    /// The file is there and cannot be read, is no regular file ([`ErrorKind::InvalidInput`]) or
+    /// something else than a tactic cache ([`ErrorKind::InvalidData`]), or its folder cannot be
+    /// made.
     pub fn open(path: &Path) -> io::Result<TacticCache> {
         fs::create_dir_all(files::folder(path))?;
         let mut cache = TacticCache::default();
@@ -96,14 +104,21 @@ impl TacticCache {
 
     /// Adds the file's lines that are not known yet; the number of corrupt ones.
     fn read(&mut self, path: &Path) -> io::Result<usize> {
-        let bytes = match fs::read(path) {
+        // A device or a pipe may have no end.
+        match fs::metadata(path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
-            other => other?,
-        };
-        let mut corrupt = 0;
+            Err(e) => return Err(e),
+            Ok(found) if !found.is_file() => {
+                return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
+            }
+            Ok(_) => {}
+        }
+        let bytes = fs::read(path)?;
+        let (mut corrupt, mut known) = (0, 0);
         for text in bytes.split(|&b| b == b'\n').filter(|l| !l.is_empty()) {
             match serde_json::from_slice::<Line>(text).ok().filter(Line::sound) {
                 Some(line) => {
+                    known += 1;
                     let key = (line.device.clone(), line.of.clone());
                     let at = self.lines.len();
                     if let std::collections::hash_map::Entry::Vacant(entry) = self.index.entry(key)
@@ -114,6 +129,13 @@ impl TacticCache {
                 }
                 None => corrupt += 1,
             }
+        }
+        // It would be overwritten when the cache is saved.
+        if known == 0 && corrupt > 0 && !bytes.split(|&b| b == b'\n').any(alike) {
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                "not one of its lines is a tactic, so it is something else and is left as it is",
+            ));
         }
         Ok(corrupt)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use tobiuo_engine::CudaKey;
@@ -211,21 +211,51 @@ pub(crate) fn no_compiler(e: tobiuo_nvrtc::NvrtcError) -> BuildError {
 }
 
 /// The tactic cache and the store of compiled kernels beside it. One that cannot be used is a
-/// warning where the user did not name it.
+/// warning where the user did not name it, and where it can be read and not written.
 pub(crate) fn caches(
     options: &CudaOptions,
 ) -> Result<(TacticCache, Option<CubinStore>), BuildError> {
     let Some(path) = options.cache_file() else { return Ok((TacticCache::in_memory(), None)) };
     let named = options.cache != CacheChoice::User;
-    let opened = TacticCache::open(&path)
-        .and_then(|cache| Ok((cache, CubinStore::open(&path.with_extension("cubins"))?)));
-    match opened {
-        Ok((cache, store)) => Ok((cache, Some(store))),
-        Err(error) if named => Err(BuildError::Io { path, error }),
+    let cache = match TacticCache::open(&path) {
+        Ok(cache) => cache,
+        Err(error) if named => return Err(unusable(path, error)),
         Err(error) => {
             log::warn!("{}: nothing is kept for later builds: {error}", path.display());
-            Ok((TacticCache::in_memory(), None))
+            return Ok((TacticCache::in_memory(), None));
         }
+    };
+    let folder = path.with_extension("cubins");
+    match CubinStore::open(&folder) {
+        Ok(store) => Ok((cache, Some(store))),
+        Err(error) if named && !(path.exists() && is_read_only(&error)) => {
+            let what = "compiled kernels are kept in this folder beside the tactic cache";
+            let help = "make room for it, or name another file with --tactic-cache";
+            let error = io::Error::new(error.kind(), format!("{what}: {error}; {help}"));
+            Err(BuildError::Io { path: folder, error })
+        }
+        Err(error) => {
+            log::warn!(
+                "{}: compiled kernels are not kept for later builds: {error}",
+                folder.display()
+            );
+            Ok((cache, None))
+        }
+    }
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Why a tactic cache that the user named cannot be used.
+fn unusable(path: PathBuf, error: io::Error) -> BuildError {
+    match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => BuildError::Usage(format!(
+            "--tactic-cache {}: {error}; name another file, one that is not there is made",
+            path.display()
+        )),
+        _ => BuildError::Io { path, error },
     }
 }
 
