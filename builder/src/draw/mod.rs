@@ -3,9 +3,10 @@
 mod layout;
 mod svg;
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
-use tobiuo_engine::{Place, Plan, Program};
+use tobiuo_engine::{CudaArgument, CudaLaunch, CudaProgram, Place, Plan, Program};
 
 use crate::graph::Graph;
 
@@ -58,6 +59,15 @@ impl BoxKind {
         }
     }
 
+    fn of_launch(launch: &CudaLaunch) -> BoxKind {
+        match launch.op.as_str() {
+            "Conv" | "ConvTranspose" | "Gemm" | "MatMul" => BoxKind::Heavy,
+            "Copy" | "Concat" | "Slice" | "Gather" | "Reshape" | "Transpose" | "Expand"
+            | "Tile" | "Pad" | "Cast" => BoxKind::Movement,
+            _ => BoxKind::Other,
+        }
+    }
+
     fn colour(self) -> &'static str {
         match self {
             BoxKind::Input => "#d5e8d4",
@@ -102,6 +112,12 @@ fn op_lines(name: &str, op: &tobiuo_ops::Op) -> Vec<String> {
     vec![first, clean(name)]
 }
 
+/// The kernel, and the layer that it computes.
+fn launch_lines(launch: &CudaLaunch) -> Vec<String> {
+    let CudaLaunch { op, family, tactic, name, .. } = launch;
+    vec![clean(&format!("{op}: {family} {}", tactic.label)), clean(name)]
+}
+
 impl Drawing {
     fn add(&mut self, lines: Vec<String>, kind: BoxKind) -> usize {
         self.boxes.push(DrawnBox { lines, kind });
@@ -111,7 +127,7 @@ impl Drawing {
     /// A graph; constants are left out.
     pub fn of_graph(graph: &Graph) -> Drawing {
         let mut out = Drawing::default();
-        let mut maker = std::collections::HashMap::new();
+        let mut maker = HashMap::new();
         for &v in &graph.inputs {
             let value = graph.value(v);
             let shape = format!("{} {}", value.fact.dtype, shape_text(&value.fact.shape));
@@ -139,7 +155,11 @@ impl Drawing {
     /// free concatenations show as arrows from all who wrote a part.
     pub fn of_plan(plan: &Plan) -> Drawing {
         let mut out = Drawing::default();
-        let Program::Cpu(steps) = &plan.program else { return out };
+        let steps = match &plan.program {
+            Program::Cpu(steps) => steps,
+            Program::Cuda(program) => return Drawing::of_launches(plan, program),
+            _ => return out,
+        };
         let range = |t: u32| {
             let desc = plan.tensors.get(t as usize)?;
             let Place::Arena(at) = desc.place else { return None };
@@ -185,6 +205,64 @@ impl Drawing {
             read(&mut out, &written, t, b);
         }
         out
+    }
+
+    /// A CUDA plan's launches. A launch names the bytes that it touches, not whether it reads or
+    /// writes them; so arrows say which launch a launch waits for, and which touch the plan's
+    /// inputs and outputs.
+    fn of_launches(plan: &Plan, program: &CudaProgram) -> Drawing {
+        let mut out = Drawing::default();
+        let bound = |t: u32| {
+            let desc = plan.tensors.get(t as usize);
+            desc.map_or(("?", String::new()), |d| (d.name.as_str(), shape_text(&d.shape)))
+        };
+        for &t in &plan.inputs {
+            let (name, shape) = bound(t);
+            out.add(vec![clean(name), shape], BoxKind::Input);
+        }
+        let inputs = out.boxes.len();
+        // The last launch of each stream.
+        let mut last: HashMap<u32, usize> = HashMap::new();
+        let mut ends: Vec<(usize, usize)> = Vec::new();
+        for (i, launch) in program.launches.iter().enumerate() {
+            let b = out.add(launch_lines(launch), BoxKind::of_launch(launch));
+            for argument in &launch.arguments {
+                match *argument {
+                    CudaArgument::Input { index, .. } if (index as usize) < inputs => {
+                        let shape = plan.inputs.get(index as usize).map(|&t| bound(t).1);
+                        out.arrow((index as usize, b, shape.unwrap_or_default()));
+                    }
+                    CudaArgument::Output { index, .. } => ends.push((b, index as usize)),
+                    _ => {}
+                }
+            }
+            let streams = match launch.stream {
+                0 => String::new(),
+                stream => format!("stream {stream}"),
+            };
+            if let Some(before) = last.insert(launch.stream, b) {
+                out.arrow((before, b, streams));
+            }
+            for &before in launch.after.iter().filter(|&&before| (before as usize) < i) {
+                out.arrow((inputs + before as usize, b, String::new()));
+            }
+        }
+        let outputs = out.boxes.len();
+        for &t in &plan.outputs {
+            out.add(vec![clean(bound(t).0)], BoxKind::Output);
+        }
+        for (b, index) in ends {
+            if let Some(&t) = plan.outputs.get(index) {
+                out.arrow((b, outputs + index, bound(t).1));
+            }
+        }
+        out
+    }
+
+    fn arrow(&mut self, arrow: (usize, usize, String)) {
+        if !self.arrows.contains(&arrow) {
+            self.arrows.push(arrow);
+        }
     }
 
     /// Graphviz's language.
