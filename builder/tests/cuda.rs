@@ -2,11 +2,13 @@
 //! every kernel's reference.
 
 use std::collections::HashSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::Value;
 use tobiuo_engine::{EngineFile, Program};
-use tobiuo_standin::Standin;
+use tobiuo_standin::{Description, Standin};
 
 mod place;
 use place::{Place, model, number};
@@ -245,12 +247,75 @@ fn a_named_cache_is_used_or_is_an_error() {
     assert!(said.contains("times.jsonl") && said.contains("make no sense"), "{said}");
     let report = place.build("classifier.onnx", "c.tobiuo", &with);
     assert_eq!(number(&report["cuda"]["tuning"]["timed"]), 0);
-    // A folder is no file.
+    // Where it can only be read, a build goes on without keeping anything; root may always write.
+    let set = |mode: u32| {
+        std::fs::set_permissions(place.path("mine"), Permissions::from_mode(mode)).unwrap();
+    };
+    std::fs::remove_dir_all(place.path("mine/times.cubins")).unwrap();
+    set(0o555);
+    let locked = std::fs::File::create(place.path("mine/probe")).is_err();
+    let said = place.ends(0, &[&["build", m, "-o", &e, "--no-cache"][..], &with].concat());
+    set(0o755);
+    assert!(!locked || said.contains("times.cubins: compiled kernels are not kept"), "{said}");
+    // A folder is no file, nor is what has no end; what is something else is left as it is.
     std::fs::create_dir(place.path("folder")).unwrap();
-    let folder = place.path("folder");
-    let said = place.ends(1, &["build", m, "-o", &e, "--no-cache", "--tactic-cache", &folder]);
-    assert!(said.contains("folder"), "{said}");
+    let named = |status: i32, cache: &str| {
+        place.ends(status, &["build", m, "-o", &e, "--no-cache", "--tactic-cache", cache])
+    };
+    for special in [place.path("folder"), "/dev/zero".into()] {
+        let said = named(2, &special);
+        assert!(said.contains(&special) && said.contains("not a regular file"), "{said}");
+    }
+    let notes = place.path("notes.txt");
+    std::fs::write(&notes, "{\"frame\":1}\nto be kept\n").unwrap();
+    let said = named(2, &notes);
+    assert!(said.contains("notes.txt") && said.contains("something else"), "{said}");
+    assert_eq!(place.bytes("notes.txt"), b"{\"frame\":1}\nto be kept\n");
+    // Where there is no room for compiled kernels, it is that folder that is named.
+    std::fs::write(place.path("other.cubins"), "").unwrap();
+    let said = named(1, &place.path("other.jsonl"));
+    assert!(said.contains("other.cubins: compiled kernels"), "{said}");
     assert!(place.ends(2, &["build", m, "-o", &e, "--effort", "mad"]).contains("default"));
+}
+
+/// A driver between the one that this program starts with and the one that engines load on.
+#[test]
+fn a_driver_that_no_engine_loads_on_is_refused_before_the_build() {
+    let old = Description { driver: 12010, ..Description::default() };
+    let place = Place::new(Standin::new().with(&old));
+    let (m, e) = (model("classifier.onnx"), place.path("a.tobiuo"));
+    let m = m.to_str().unwrap();
+    let said = place.ends(5, &["build", m, "-o", &e, "--device", "cuda"]);
+    assert!(said.contains("CUDA 12.1") && said.contains("JetPack 6"), "{said}");
+    assert!(place.files().is_empty(), "{:?}", place.files());
+    // The CPU, and said why.
+    let said = place.ends(0, &["build", m, "-o", &e]);
+    assert!(said.contains("for cpu") && said.contains("CUDA 12.1"), "{said}");
+}
+
+#[test]
+fn a_kernel_that_faults_while_it_is_timed_is_named() {
+    let place = Place::new(Standin::new().fail("kernel#5:700"));
+    let (m, e) = (model("classifier.onnx"), place.path("a.tobiuo"));
+    let said = place.ends(5, &["build", m.to_str().unwrap(), "-o", &e]);
+    assert!(said.contains("timing layer '") && said.contains("' with "), "{said}");
+    assert!(said.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{said}");
+}
+
+#[test]
+fn launches_are_drawn() {
+    let place = Place::new(Standin::new().without_driver());
+    let report = place.build("classifier.onnx", "a.tobiuo", &["--device", "sm_87"]);
+    let launches = report["cuda"]["plans"][0]["layers"].as_array().unwrap().len();
+    let (e, dot) = (place.path("a.tobiuo"), place.path("a.dot"));
+    let said = place.ends(0, &["draw", &e, "-o", &dot]);
+    let (inputs, outputs) = (1, 1);
+    assert!(said.contains(&format!("{} boxes", inputs + launches + outputs)), "{said}");
+    let text = String::from_utf8(place.bytes("a.dot")).unwrap();
+    let first = &report["cuda"]["plans"][0]["layers"][0];
+    assert!(text.contains(first["family"].as_str().unwrap()), "{text}");
+    assert!(text.matches(" -> ").count() > launches, "each is joined to the next: {text}");
+    place.ends(0, &["draw", &e, "-o", &place.path("a.svg")]);
 }
 
 #[test]
@@ -272,7 +337,17 @@ fn the_device_is_checked_when_an_engine_is_verified() {
 #[test]
 fn modules_are_built_for_by_name() {
     let place = Place::new(Standin::new().without_driver());
+    // NVRTC 12's code does not load on the last driver for Xavier.
+    let xavier = place.build("classifier.onnx", "x.tobiuo", &["--device", "xavier-nx"]);
+    let driver = &xavier["cuda"]["driver"];
+    assert_eq!((&driver["oldest"], &driver["jetpack"]), (&"12.0".into(), &Value::Null));
+    let warning = driver["warning"].as_str().unwrap();
+    assert!(warning.contains("no JetPack") && warning.contains("NVRTC 11.4 to 11.8"), "{warning}");
+    std::fs::remove_file(place.path("x.tobiuo")).unwrap();
     let report = place.build("detector.onnx", "nano.tobiuo", &["--device", "orin-nano-8gb"]);
+    let driver = &report["cuda"]["driver"];
+    assert_eq!((&driver["oldest"], &driver["jetpack"]), (&"12.2".into(), &"6".into()));
+    assert_eq!(driver["warning"], Value::Null);
     let device = &report["cuda"]["device"];
     assert_eq!((&device["name"], &device["sm"]), (&"Jetson Orin Nano 8GB".into(), &87.into()));
     assert_eq!((&device["tuned"], &device["sm_count"]), (&Value::Bool(false), &8.into()));

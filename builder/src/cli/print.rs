@@ -39,6 +39,11 @@ pub(super) fn error(e: &BuildError) -> ErrorDocument<'_> {
     ErrorDocument { error: e.to_string(), status: e.exit_status(), nodes, gate }
 }
 
+/// The same for a command line that makes no sense.
+pub(super) fn usage_error(what: &str) -> ErrorDocument<'static> {
+    ErrorDocument { error: what.into(), status: 2, nodes: &[], gate: None }
+}
+
 fn mib(bytes: u64) -> String {
     if bytes < 1 << 20 {
         format!("{:.1} KiB", bytes as f64 / 1024.0)
@@ -137,6 +142,12 @@ fn cuda(c: &CudaReport) {
         t.timing_seconds,
         t.timed_before,
         c.nvrtc
+    ));
+    let jetpack = c.driver.jetpack.as_ref();
+    console::say(format_args!(
+        "  driver   CUDA {} or newer{}",
+        c.driver.oldest,
+        jetpack.map_or(String::new(), |jetpack| format!(" (on a Jetson: JetPack {jetpack})"))
     ));
     if !c.device.tuned {
         console::say(format_args!(

@@ -24,7 +24,7 @@ use crate::quantize::report::SpeedReport;
 use crate::tactics::TacticError;
 use crate::tactics::record::{Record, RecordedInt8, RecordedPlan};
 use report::plan_report;
-pub use report::{CudaPlanReport, CudaReport, LayerReport};
+pub use report::{CudaPlanReport, CudaReport, DriverReport, LayerReport};
 use tune::{Tuned, Tuner};
 
 /// What a CUDA engine is made from.
@@ -168,10 +168,15 @@ pub fn make(
     }
     let (compiled, before) = tuner.compiler.counts();
     (tuning.compiled, tuning.compiled_before) = (compiled, before);
+    let driver = DriverReport::of(&key);
+    if let Some(warning) = &driver.warning {
+        log::warn!("{warning}");
+    }
     let report = CudaReport {
         device: key.clone(),
         effort,
         nvrtc: format!("{}.{}", nvrtc.0, nvrtc.1),
+        driver,
         replayed: options.cuda.replay.clone(),
         tactic_cache: tuner.cache.path().map(Path::to_path_buf),
         bandwidth_gbs: target.bandwidth_gbs,

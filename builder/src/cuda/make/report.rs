@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tobiuo_engine::{CudaKey, Tactic as TacticNote};
+use tobiuo_engine::{CudaKey, Tactic as TacticNote, cuda_version, driver_floor, jetpack_for};
 
 use crate::cuda::assemble::Assembled;
 use crate::cuda::layout::Memory;
@@ -20,6 +20,8 @@ pub struct CudaReport {
     pub effort: Effort,
     /// The compiler's version.
     pub nvrtc: String,
+    /// The driver that the engine needs.
+    pub driver: DriverReport,
     /// The record that was followed, if one was.
     pub replayed: Option<PathBuf>,
     /// The tactic cache.
@@ -37,6 +39,50 @@ pub struct CudaReport {
     pub kernels: usize,
     /// One per batch size.
     pub plans: Vec<CudaPlanReport>,
+}
+
+/// The oldest driver that loads an engine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DriverReport {
+    /// The CUDA version that it supports.
+    pub oldest: String,
+    /// The first JetPack that brings it, of a GPU that Jetsons have.
+    pub jetpack: Option<String>,
+    /// Why devices of this kind may not load the engine, and how to make one that they load.
+    pub warning: Option<String>,
+}
+
+impl DriverReport {
+    /// Of an engine with this key.
+    pub(super) fn of(key: &CudaKey) -> DriverReport {
+        let floor = driver_floor(key.sm);
+        let jetpack = jetpack_for(key.driver, key.sm);
+        let warning = (!key.tuned && key.driver > floor).then(|| {
+            let older = match (floor / 1000, jetpack_for(floor, key.sm)) {
+                (11, _) => "drivers of this device are of CUDA 11: take NVRTC 11.4 to 11.8, as is \
+                            on the device itself (TOBIUO_NVRTC names the library)"
+                    .to_string(),
+                (major, from) => format!(
+                    "for {}older drivers take NVRTC {major} (TOBIUO_NVRTC names the library)",
+                    from.map_or(String::new(), |from| format!("JetPack {from} and other "))
+                ),
+            };
+            let brings = match jetpack {
+                Some(jetpack) => format!(", of JetPack {jetpack} or newer"),
+                None if floor < 12000 => ", which no JetPack for it brings".into(),
+                None => String::new(),
+            };
+            format!(
+                "the engine loads only on drivers of CUDA {} or newer{brings}; {older}",
+                cuda_version(key.driver)
+            )
+        });
+        DriverReport {
+            oldest: cuda_version(key.driver),
+            jetpack: jetpack.map(String::from),
+            warning,
+        }
+    }
 }
 
 /// What one plan became.
