@@ -462,3 +462,34 @@ fn nobody_reads_what_is_said() {
     ends(2, &[]);
     ends(2, &["nothing"]);
 }
+
+#[test]
+fn errors_are_a_document_too() {
+    for arguments in [
+        &["build", "x.onnx", "-o", "x.tobiuo", "--json", "--effort", "nope"][..],
+        &["verify", "--json"],
+        &["--json"],
+        &["check", "no-such.onnx", "--json"],
+    ] {
+        let out = run(arguments);
+        assert_eq!(out.status.code(), Some(2), "{arguments:?}: {}", words(&out));
+        assert!(String::from_utf8_lossy(&out.stderr).starts_with("error: "), "{arguments:?}");
+        let document: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(document["status"], 2, "{arguments:?}: {document}");
+        assert!(!document["error"].as_str().unwrap().is_empty(), "{arguments:?}");
+    }
+    assert!(ends(0, &["help"]).contains("8 memory or time limit"));
+}
+
+/// An empty variable is as none: libraries are looked for in the usual places.
+#[test]
+fn an_empty_name_of_the_compiler_names_none() {
+    let (_folder, engine) = place();
+    let mut command = tobiuo_standin::program(env!("CARGO_BIN_EXE_tobiuo-builder"));
+    let m = model("classifier.onnx");
+    command.args(["build", text(&m), "-o", text(&engine), "--device", "sm_87", "-q"]);
+    let out = command.env("CUDA_VISIBLE_DEVICES", "").env("TOBIUO_NVRTC", "").output().unwrap();
+    let words = words(&out);
+    let found = out.status.success();
+    assert!(found || words.contains("was not found by the dynamic linker"), "{words}");
+}

@@ -36,7 +36,7 @@ usage:
   tobiuo-builder help [COMMAND] | --version
 
 exit status: 0 ok, 2 usage, 3 engine made for another device, 4 damaged file, 5 no usable
-device, 7 accuracy gate, 8 memory limit, 9 model not supported, 1 anything else
+device, 7 accuracy gate, 8 memory or time limit, 9 model not supported, 1 anything else
 ";
 
 const HELP_BUILD: &str = "\
@@ -188,6 +188,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             console::say(format_args!(
                 "error: {what}\n`tobiuo-builder help` lists commands and options"
             ));
+            if json {
+                let _ = emit(&print::usage_error(&what));
+            }
             2
         }
         Err(Stop::Error(e)) => {

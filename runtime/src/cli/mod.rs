@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tobiuo::console::{self, say};
 use tobiuo::{Error, ErrorKind, exit, logging};
 
@@ -41,7 +41,8 @@ const COMMANDS: [Command; 7] = [
 ];
 
 const COMMON_OPTIONS: &str = "
-  --json            one stable JSON document (run: one line per frame) on standard output
+  --json            one stable JSON document (run: one line per frame) on standard output, of an
+                    error one with `error` and `status`
   -q, --quiet       only warnings and errors on standard error
   -h, --help        this help
 RUST_LOG=debug shows more (env_logger's syntax).
@@ -74,6 +75,11 @@ pub fn main() -> ExitCode {
         Err(e) => {
             // Not through the log: an error is said whatever RUST_LOG says.
             say(format_args!("tobiuo: {e}"));
+            // On one line, as the results of `run` are.
+            if std::env::args_os().skip(1).any(|argument| argument == "--json") {
+                let document = json!({ "error": e.to_string(), "status": e.exit_status() });
+                let _ = console::print(&format!("{document}\n"));
+            }
             ExitCode::from(e.exit_status())
         }
     }
