@@ -260,6 +260,22 @@ impl Timeline {
         let text = if picture { self.to_svg(6) } else { self.to_json().to_string() };
         std::fs::write(path, text).map_err(|e| Error::io(path, "cannot write the timeline", e))
     }
+
+    /// Whether a timeline can be written there. A file that is there stays as it is, one that is
+    /// not is not left behind.
+    pub fn try_write(path: &Path) -> Result<(), Error> {
+        // A pipe's reader would take the try for the end.
+        if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            return Ok(());
+        }
+        let there = path.exists();
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        opened.map_err(|e| Error::io(path, "cannot write the timeline", e))?;
+        if !there {
+            let _ = std::fs::remove_file(path);
+        }
+        Ok(())
+    }
 }
 
 fn colour(name: &str) -> &'static str {

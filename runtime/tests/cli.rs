@@ -384,3 +384,47 @@ fn cameras_lists_in_both_forms() {
     let (out, stdout, _) = output(tobiuo().arg("cameras"));
     assert!(out.status.success() && !stdout.is_empty());
 }
+
+#[test]
+fn errors_are_a_document_too() {
+    let bench = Bench::new();
+    for (command, args, status) in [
+        ("bench", &["--json", "--nope"][..], 2),
+        ("bench", &["--json", "-n", "none"], 2),
+        ("run", &["no-such.avi", "--json"], 6),
+    ] {
+        let (out, stdout, stderr) = output(&mut bench.command(command, args));
+        assert_eq!(out.status.code(), Some(status), "{args:?}: {stderr}");
+        let document: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(document["status"], status, "{document}");
+        assert!(stderr.contains(document["error"].as_str().unwrap()), "{stderr}");
+    }
+}
+
+#[test]
+fn outputs_do_not_destroy_what_is_there() {
+    let bench = Bench::new();
+    let video = clip(bench.folder.path(), 3);
+    let before = std::fs::read(&video).unwrap();
+    for output in ["clip.avi", "./clip.avi", "file://clip.avi"] {
+        bench.fails("run", &["clip.avi", output], 2, &["is the input 'clip.avi'"]);
+        assert!(std::fs::read(&video).unwrap() == before, "{output}: the input was written to");
+    }
+    // What cannot be opened makes no results, so those that are there stay.
+    let lines = bench.path("old.jsonl");
+    std::fs::write(&lines, "kept\n").unwrap();
+    bench.fails("run", &["no-such.avi", "old.jsonl"], 6, &["no-such.avi"]);
+    assert_eq!(std::fs::read_to_string(&lines).unwrap(), "kept\n");
+}
+
+#[test]
+fn timelines_are_refused_before_the_run() {
+    let bench = Bench::new();
+    let both = ["--timeline", "t.json", "--layers"];
+    bench.fails("bench", &both, 2, &["--layers", "--timeline"]);
+    // The engine is not even looked for.
+    let mut command = tobiuo();
+    command.args(["bench", "no-such.tobiuo", "--timeline", "nowhere/t.json"]);
+    fails(&mut command, 1, &["nowhere/t.json", "cannot write the timeline"]);
+    assert!(!bench.path("t.json").exists());
+}

@@ -5,7 +5,8 @@ use tobiuo::bench::{
     BenchOptions, BenchReport, LayerTime, TimelineOptions, bench, timeline as timeline_of,
 };
 use tobiuo::stats::Percentiles;
-use tobiuo::{Engine, Error};
+use tobiuo::timeline::Timeline;
+use tobiuo::{Engine, Error, ErrorKind};
 
 use super::args::Args;
 use super::{Command, print, print_json, say};
@@ -36,6 +37,16 @@ fn run(args: Args) -> Result<(), Error> {
         "bench",
         &["iterations", "warmup", "layers", "batch", "threads", "timeline", "root"],
     )?;
+    if let Some(file) = &args.timeline {
+        if args.layers {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "--layers is of a bench without --timeline, which times no layers; leave one out",
+            ));
+        }
+        // Not after minutes of measuring.
+        Timeline::try_write(file)?;
+    }
     let (engine, rest) = args.engine("bench", if args.timeline.is_some() { 2 } else { 1 })?;
     if let Some(file) = &args.timeline {
         return timeline(&engine, &args, file, rest.first().map_or(FRAMES, String::as_str));

@@ -1,7 +1,7 @@
 use tobiuo::capture::SourceConfig;
 use tobiuo::jetson::Readings;
 use tobiuo::sink::{self, JsonLines, TextLines};
-use tobiuo::{Error, Machine, Notifier, Pipeline, process};
+use tobiuo::{Error, ErrorKind, Machine, Notifier, Pipeline, process};
 
 use super::args::Args;
 use super::{Command, print, say};
@@ -29,6 +29,21 @@ pub const COMMAND: Command = Command {
     device: true,
     run,
 };
+
+/// An output must not be what the input is read from.
+fn refuse_input(input: &str, output: &str) -> Result<(), Error> {
+    let file = |uri: &str| {
+        let path = uri.strip_prefix("kitti:").unwrap_or(uri);
+        std::fs::canonicalize(path.strip_prefix("file://").unwrap_or(path)).ok()
+    };
+    match (file(input), file(output)) {
+        (Some(from), Some(to)) if from == to => Err(Error::new(
+            ErrorKind::Usage,
+            format!("output '{output}' is the input '{input}'; name another file or folder"),
+        )),
+        _ => Ok(()),
+    }
+}
 
 fn run(args: Args) -> Result<(), Error> {
     args.only(
@@ -65,7 +80,8 @@ fn run(args: Args) -> Result<(), Error> {
     config.skip_damaged = args.skip_damaged;
     config.timeout = args.timeout().unwrap_or(config.timeout);
 
-    let mut builder = Pipeline::builder(&engine, input).source_config(config).stop_flag(stop);
+    let mut builder =
+        Pipeline::builder(&engine, input.as_str()).source_config(config).stop_flag(stop);
     if let Some(threshold) = args.threshold {
         builder = builder.score_threshold(threshold);
     }
@@ -85,6 +101,7 @@ fn run(args: Args) -> Result<(), Error> {
         builder = builder.sink(Box::new(TextLines::stdout()));
     }
     for output in &outputs {
+        refuse_input(&input, output)?;
         builder = builder.sink(sink::open(output)?);
     }
     let root = args.root();

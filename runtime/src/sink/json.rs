@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Sink, StreamInfo, label_of, make_parent, write_line};
 use crate::pipeline::FrameResult;
@@ -22,6 +22,8 @@ use crate::{Error, ErrorKind};
 /// instead of `detections`.
 pub struct JsonLines {
     out: Box<dyn Write + Send>,
+    /// A file that is yet to be made.
+    file: Option<PathBuf>,
     name: String,
     line: String,
     /// Of each class, `"class":0,"label":"mug"`.
@@ -40,6 +42,7 @@ impl JsonLines {
     pub fn new(out: Box<dyn Write + Send>, name: impl Into<String>) -> JsonLines {
         JsonLines {
             out,
+            file: None,
             name: name.into(),
             line: String::new(),
             classes: Vec::new(),
@@ -52,12 +55,29 @@ impl JsonLines {
         Self::new(Box::new(std::io::stdout()), "stdout")
     }
 
+    /// Lines to a file that is made, or replaced, when the source is open: what was there stays
+    /// where nothing is run.
+    pub fn file(path: impl AsRef<Path>) -> JsonLines {
+        let path = path.as_ref();
+        let mut sink = JsonLines::new(Box::new(std::io::sink()), path.display().to_string());
+        sink.file = Some(path.into());
+        sink
+    }
+
     /// Lines to a file, made or replaced.
     pub fn create(path: impl AsRef<Path>) -> Result<JsonLines, Error> {
-        let path = path.as_ref();
-        make_parent(path)?;
-        let file = File::create(path).map_err(|e| Error::io(path, "cannot create", e))?;
-        Ok(JsonLines::new(Box::new(file), path.display().to_string()))
+        let mut sink = JsonLines::file(path);
+        sink.make()?;
+        Ok(sink)
+    }
+
+    /// Makes the file, if it is yet to be made.
+    fn make(&mut self) -> Result<(), Error> {
+        let Some(path) = self.file.take() else { return Ok(()) };
+        make_parent(&path)?;
+        let file = File::create(&path).map_err(|e| Error::io(&path, "cannot create", e))?;
+        self.out = Box::new(file);
+        Ok(())
     }
 
     #[cfg(test)]
@@ -136,6 +156,7 @@ fn quote(out: &mut String, text: &str) {
 
 impl Sink for JsonLines {
     fn start(&mut self, info: &StreamInfo<'_>) -> Result<(), Error> {
+        self.make()?;
         quote(&mut self.source, info.source);
         self.classes = (0..info.classes)
             .map(|i| {

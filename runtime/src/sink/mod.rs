@@ -82,7 +82,7 @@ pub fn open(uri: &str) -> Result<Box<dyn Sink>, Error> {
         _ if path.ends_with('/') || (!path.is_empty() && Path::new(path).is_dir()) => {
             Ok(Box::new(Pictures::folder(path)))
         }
-        "jsonl" | "ndjson" => Ok(Box::new(JsonLines::create(path)?)),
+        "jsonl" | "ndjson" => Ok(Box::new(JsonLines::file(path))),
         "avi" | "mjpg" | "mjpeg" => Ok(Box::new(Video::new(path)?)),
         "jpg" | "jpeg" | "png" => Ok(Box::new(Pictures::pattern(path)?)),
         "txt" => Ok(Box::new(Kitti::pattern(path)?)),
