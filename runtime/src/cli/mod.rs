@@ -78,7 +78,7 @@ pub fn main() -> ExitCode {
             // On one line, as the results of `run` are.
             if std::env::args_os().skip(1).any(|argument| argument == "--json") {
                 let document = json!({ "error": e.to_string(), "status": e.exit_status() });
-                let _ = console::print(&format!("{document}\n"));
+                let _ = console::print(format!("{document}\n"));
             }
             ExitCode::from(e.exit_status())
         }
