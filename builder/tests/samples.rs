@@ -238,6 +238,13 @@ fn nothing_is_written_over_what_is_read() {
         place.refuses(2, &on, wanted);
     }
     assert!(fs::read(place.path("m.onnx")).unwrap() == model);
+    // A dump is a folder.
+    fs::remove_file(place.path("m.onnx")).unwrap();
+    place.write("m.onnx/model.json", "{}");
+    for option in ["--accuracy-svg", "--calibration-cache", "--record"] {
+        place.refuses(2, &format!("{option} m.onnx/model.json"), "a part of a dump");
+    }
+    assert!(fs::read(place.path("m.onnx/model.json")).unwrap() == b"{}");
 }
 
 #[test]

@@ -24,11 +24,6 @@ pub(super) fn check_paths(model: &Path, engine: &Path) -> Result<(), BuildError>
     if fs::canonicalize(engine).is_ok_and(|real| real == real_model) {
         return usage(format!("{}: this would overwrite the model", engine.display()));
     }
-    let of_dump = engine.extension().is_some_and(|e| e == "weights" || e == "tensor")
-        || engine.file_name().is_some_and(|n| n == "model.json");
-    if of_dump && real_model.is_dir() && engine.exists() {
-        return usage(format!("{}: this would overwrite a part of a dump", engine.display()));
-    }
     if engine.exists() && !engine.is_file() {
         return usage(format!(
             "{}: this is no regular file, and an engine is one; `tobiuo-builder check` tells \
@@ -106,6 +101,12 @@ pub(super) fn check_distinct(
         ("--accuracy-svg", int8.svg.as_deref(), true),
     ];
     for (i, (name, path, written)) in files.iter().enumerate() {
+        if let Some(path) = path.filter(|path| *written && model.is_dir() && is_of_dump(path)) {
+            return Err(BuildError::Usage(format!(
+                "{name} {}: this would overwrite a part of a dump",
+                path.display()
+            )));
+        }
         for (other, its_path, its_written) in &files[..i] {
             let (Some(path), Some(its_path)) = (path, its_path) else { continue };
             if (*written || *its_written) && place(path) == place(its_path) {
@@ -118,6 +119,13 @@ pub(super) fn check_distinct(
         }
     }
     Ok(())
+}
+
+/// True for a file that is there and is named as a chainer-trt dump's are.
+fn is_of_dump(path: &Path) -> bool {
+    let of_dump = path.extension().is_some_and(|e| e == "weights" || e == "tensor")
+        || path.file_name().is_some_and(|n| n == "model.json");
+    of_dump && path.exists()
 }
 
 /// Where a file is or will be, whatever way leads there.

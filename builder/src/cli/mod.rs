@@ -36,7 +36,8 @@ usage:
   tobiuo-builder help [COMMAND] | --version
 
 exit status: 0 ok, 2 usage, 3 engine made for another device, 4 damaged file, 5 no usable
-device, 7 accuracy gate, 8 memory or time limit, 9 model not supported, 1 anything else
+device, 6 nothing to calibrate on that can be read, 7 accuracy gate, 8 memory or time limit,
+9 model not supported, 1 anything else
 ";
 
 const HELP_BUILD: &str = "\

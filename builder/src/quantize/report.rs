@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Layers that people are told of.
 const WORST: usize = 5;
 
-/// Files that could not be read that people are told of.
+/// Of what could not be read, how many people are told of.
 const NAMED: usize = 5;
 
 /// What calibration and gate did.
@@ -21,7 +21,7 @@ pub struct Int8Report {
     pub pictures: usize,
     /// Samples held back to compare outputs on.
     pub held_back: usize,
-    /// Files that could not be read, with the reason.
+    /// Pictures and frames that could not be read, with the reason.
     pub skipped: Vec<String>,
     /// What counted them: `cpu` or `gpu`; empty for a cache.
     #[serde(skip_serializing_if = "String::is_empty")]
