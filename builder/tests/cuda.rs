@@ -316,6 +316,9 @@ fn launches_are_drawn() {
     assert!(text.contains(first["family"].as_str().unwrap()), "{text}");
     assert!(text.matches(" -> ").count() > launches, "each is joined to the next: {text}");
     place.ends(0, &["draw", &e, "-o", &place.path("a.svg")]);
+    let svg = String::from_utf8(place.bytes("a.svg")).unwrap();
+    let label = first["tactic"]["label"].as_str().unwrap();
+    assert!(svg.contains(&format!("{} {label}", first["family"].as_str().unwrap())), "{svg}");
 }
 
 #[test]

@@ -45,7 +45,9 @@ impl BoxKind {
     fn of(op: &tobiuo_ops::Op) -> BoxKind {
         use tobiuo_ops::Op::*;
         match op {
-            Conv(_) | ConvTranspose(_) | Gemm(_) | MatMul => BoxKind::Heavy,
+            Conv(_) | ConvTranspose(_) | Gemm(_) | MatMul | QuantConv(_) | QuantGemm(_) => {
+                BoxKind::Heavy
+            }
             Concat { .. }
             | Slice(_)
             | Gather { .. }
@@ -61,7 +63,9 @@ impl BoxKind {
 
     fn of_launch(launch: &CudaLaunch) -> BoxKind {
         match launch.op.as_str() {
-            "Conv" | "ConvTranspose" | "Gemm" | "MatMul" => BoxKind::Heavy,
+            "Conv" | "ConvTranspose" | "Gemm" | "MatMul" | "QuantConv" | "QuantGemm" => {
+                BoxKind::Heavy
+            }
             "Copy" | "Concat" | "Slice" | "Gather" | "Reshape" | "Transpose" | "Expand"
             | "Tile" | "Pad" | "Cast" => BoxKind::Movement,
             _ => BoxKind::Other,
@@ -115,7 +119,7 @@ fn op_lines(name: &str, op: &tobiuo_ops::Op) -> Vec<String> {
 /// The kernel, and the layer that it computes.
 fn launch_lines(launch: &CudaLaunch) -> Vec<String> {
     let CudaLaunch { op, family, tactic, name, .. } = launch;
-    vec![clean(&format!("{op}: {family} {}", tactic.label)), clean(name)]
+    vec![clean(op), clean(&format!("{family} {}", tactic.label)), clean(name)]
 }
 
 impl Drawing {

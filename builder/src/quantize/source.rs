@@ -76,8 +76,8 @@ impl Random {
 
 impl Source {
     /// `what` is a folder of pictures, a glob of them, a list of picture files (a text, one a
-    /// line), a clip, a picture, or tensors (`.npz`, or `.npy` for a network with one input). At most `samples`
-    /// are taken, chosen by `seed`.
+    /// line), a clip, a picture, or tensors (`.npz`, or `.npy` for a network with one input). At
+    /// most `samples` are taken, chosen by `seed`.
     pub fn open(
         what: &Path,
         graph: &Graph,
