@@ -10,12 +10,13 @@ use super::Job;
 use crate::BuildError;
 use crate::cuda::make::tune::Tuner;
 use crate::cuda::speed::Source;
-use crate::graph::{Graph, Node};
+use crate::graph::Graph;
 use crate::hardware::Hardware;
 use crate::passes::optimise;
 use crate::progress::Progress;
 use crate::quantize::clock::{Clock, OnCpu};
 use crate::quantize::report::{Int8Report, LayerPrecision};
+use crate::quantize::select::is_heavy;
 use crate::quantize::{self, Decision, How, Network, OnGpu, is_quantised};
 
 /// A file's hash, short; empty where it cannot be read.
@@ -204,12 +205,11 @@ fn is_integer_layer(op: &tobiuo_ops::Op) -> bool {
 
 /// What the layers of a model that came quantised compute in: `graph` is as it is built.
 pub(super) fn as_it_came(graph: &Graph) -> Int8Report {
-    let heavy = |op: &Op| {
-        matches!(op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_) | Op::MatMul)
-            || matches!(op, Op::QuantConv(_) | Op::QuantGemm(_))
-    };
+    let heavy = |op: &Op| is_heavy(op) || matches!(op, Op::QuantConv(_) | Op::QuantGemm(_));
+    let producers = graph.producers();
     let layers = graph.nodes.iter().filter(|node| heavy(&node.op)).map(|node| {
-        let reason = reason_for_floats(graph, node);
+        let input = producers.get(&node.inputs[0]).map(|&i| &graph.nodes[i].op);
+        let reason = reason_for_floats(&node.op, input);
         LayerPrecision {
             name: node.name.clone(),
             op: node.op.name().into(),
@@ -224,15 +224,13 @@ pub(super) fn as_it_came(graph: &Graph) -> Int8Report {
     Int8Report { calibrator, layers: layers.collect(), ..Int8Report::default() }
 }
 
-/// Why a layer of a model that came quantised is in floats; empty for one on integers.
-fn reason_for_floats(graph: &Graph, node: &Node) -> &'static str {
-    let made_by = |v| graph.nodes.iter().find(|n| n.outputs.contains(&v)).map(|n| &n.op);
-    match &node.op {
+/// Why a layer of a model that came quantised is in floats; empty for one on integers. `input`: what
+/// makes its input.
+fn reason_for_floats(op: &Op, input: Option<&Op>) -> &'static str {
+    match op {
         Op::QuantConv(_) | Op::QuantGemm(_) => "",
         Op::ConvTranspose(_) | Op::MatMul => "the operator has no INT8 form",
-        _ if !matches!(made_by(node.inputs[0]), Some(Op::Dequantize { .. })) => {
-            "its input is in floats"
-        }
+        _ if !matches!(input, Some(Op::Dequantize { .. })) => "its input is in floats",
         _ => {
             "its constants have no INT8 form: weights that fit i8 without their zero point, with \
              one scale or one for each filter, and a constant bias are wanted"

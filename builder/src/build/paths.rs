@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tobiuo_tensor::file;
+
 use crate::BuildError;
 use crate::options::BuildOptions;
 
@@ -59,10 +61,7 @@ pub(super) fn check_results(options: &BuildOptions) -> Result<(), BuildError> {
 /// Tries whether a file can be made where `path` is to be. Permission bits do not tell all
 /// (read-only mounts, quotas).
 fn check_folder(what: &str, path: &Path) -> Result<(), BuildError> {
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
+    let folder = file::folder(path);
     if !folder.is_dir() {
         return Err(BuildError::Usage(format!(
             "{}: the directory of {what} does not exist",
@@ -100,23 +99,26 @@ pub(super) fn check_distinct(
         ("--calibration-cache", int8.cache.as_deref(), true),
         ("--accuracy-svg", int8.svg.as_deref(), true),
     ];
-    for (i, (name, path, written)) in files.iter().enumerate() {
-        if let Some(path) = path.filter(|path| *written && model.is_dir() && is_of_dump(path)) {
+    let mut before: Vec<(&str, PathBuf, bool)> = Vec::new();
+    for (name, path, written) in files.into_iter().filter_map(|(n, p, w)| Some((n, p?, w))) {
+        if written && model.is_dir() && is_of_dump(path) {
             return Err(BuildError::Usage(format!(
                 "{name} {}: this would overwrite a part of a dump",
                 path.display()
             )));
         }
-        for (other, its_path, its_written) in &files[..i] {
-            let (Some(path), Some(its_path)) = (path, its_path) else { continue };
-            if (*written || *its_written) && place(path) == place(its_path) {
-                return Err(BuildError::Usage(format!(
-                    "{name} {}: this is {other}, too, and one would overwrite the other; give \
-                     each a file of its own",
-                    path.display()
-                )));
-            }
+        let place = place(path);
+        let same = |(_, its_place, its_written): &&(&str, PathBuf, bool)| {
+            (written || *its_written) && *its_place == place
+        };
+        if let Some((other, ..)) = before.iter().find(same) {
+            return Err(BuildError::Usage(format!(
+                "{name} {}: this is {other}, too, and one would overwrite the other; give each a \
+                 file of its own",
+                path.display()
+            )));
         }
+        before.push((name, place, written));
     }
     Ok(())
 }
@@ -130,10 +132,6 @@ fn is_of_dump(path: &Path) -> bool {
 
 /// Where a file is or will be, whatever way leads there.
 fn place(path: &Path) -> PathBuf {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let new = || Some(fs::canonicalize(folder).ok()?.join(path.file_name()?));
+    let new = || Some(fs::canonicalize(file::folder(path)).ok()?.join(path.file_name()?));
     fs::canonicalize(path).ok().or_else(new).unwrap_or_else(|| path.into())
 }

@@ -31,7 +31,7 @@ pub(super) fn clean_up_on_signals(written: Vec<PathBuf>) {
 fn remove_unfinished(engine: &Path) {
     let Some(name) = engine.file_name() else { return };
     let prefix = format!(".{}.{}-", name.to_string_lossy(), std::process::id());
-    let folder = engine.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = tobiuo_tensor::file::folder(engine);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let file = entry.file_name();
         let file = file.to_string_lossy();

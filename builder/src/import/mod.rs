@@ -54,7 +54,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError
 /// The dump's folder, where a path is one or its `model.json`.
 pub(crate) fn dump(path: &Path) -> Option<PathBuf> {
     let folder = if path.file_name().is_some_and(|n| n == chainer::MODEL) && path.is_file() {
-        path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+        tobiuo_tensor::file::folder(path)
     } else {
         path
     };

@@ -42,10 +42,7 @@ impl Places {
 
     /// The folder of them all.
     pub fn folder(&self) -> &Path {
-        match self.engine.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        }
+        tobiuo_tensor::file::folder(&self.engine)
     }
 
     /// Makes the folder and waits until no other process provisions this engine. The lock is

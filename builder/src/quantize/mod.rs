@@ -291,33 +291,30 @@ fn choose(
             best = Some((error, c, ranges));
         }
     }
-    match best {
-        Some((error, ..)) if error.is_finite() && error > NOTHING_LEFT => {
-            Err(BuildError::Accuracy {
-                why: format!(
-                    "calibration: the outputs in INT8 differ from those in floats by {error:.2} of \
-                     their size, whatever calibrator is taken: nothing of them is left, and no \
-                     engine is made; calibrate on samples like those the network sees, or build \
-                     without --precision int8"
-                ),
-                gate: None,
-            })
-        }
-        Some((error, c, ranges)) if error.is_finite() => {
-            if error > BROKEN {
-                report.notes.push(format!(
-                    "the outputs in INT8 differ from those in floats by {error:.2} of their size: \
-                     --accuracy-drop puts back to floats what hurts most, or refuses"
-                ));
-            }
-            Ok((c, ranges))
-        }
-        _ => Err(BuildError::Input(
+    let Some((error, calibrator, ranges)) = best.filter(|(error, ..)| error.is_finite()) else {
+        return Err(BuildError::Input(
             "calibration: the outputs in INT8 are not numbers, or those in floats are all 0; no \
              engine is made of that"
                 .into(),
-        )),
+        ));
+    };
+    let differ = format!(
+        "the outputs in INT8 (scales by {calibrator}) differ from those in floats by {error:.2} of \
+         their size"
+    );
+    if error > NOTHING_LEFT {
+        let why = format!(
+            "calibration: {differ}: nothing of them is left, and no engine is made; calibrate on \
+             samples like those the network sees, or build without --precision int8"
+        );
+        return Err(BuildError::Accuracy { why, gate: None });
     }
+    if error > BROKEN {
+        report.notes.push(format!(
+            "{differ}: --accuracy-drop puts back to floats what hurts most, or refuses"
+        ));
+    }
+    Ok((calibrator, ranges))
 }
 
 /// The outputs' error of a graph of integers on samples with their outputs in floats.
@@ -343,9 +340,7 @@ fn layers(
     let known = insert::ranges_of_values(graph, ranges);
     let lowered = apply(graph, ranges, floats)?;
     let errors = errors::of_layers(graph, &lowered, &held[..held.len().min(COMPARED)])?;
-    let heavy = graph.nodes.iter().enumerate().filter(|(_, n)| {
-        matches!(n.op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_) | Op::MatMul)
-    });
+    let heavy = graph.nodes.iter().enumerate().filter(|(_, n)| select::is_heavy(&n.op));
     Ok(heavy
         .map(|(i, node)| {
             let input = known.get(&node.inputs[0]);

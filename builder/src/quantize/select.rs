@@ -82,6 +82,11 @@ pub fn observed(graph: &Graph) -> Vec<ValueId> {
     graph.inputs.iter().chain(computed).copied().filter(float).collect()
 }
 
+/// Heavy layers in floats, which reports name one by one.
+pub fn is_heavy(op: &Op) -> bool {
+    matches!(op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_) | Op::MatMul)
+}
+
 /// True for what takes its elements as they come; a maximum pool chooses.
 pub fn only_moves(op: &Op) -> bool {
     matches!(op, Op::Concat { .. }) || (moved(op) && !matches!(op, Op::Pool(_)))

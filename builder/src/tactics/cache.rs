@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tobiuo_tensor::file;
 
 use super::files;
 
@@ -73,7 +74,7 @@ impl TacticCache {
     /// something else than a tactic cache ([`ErrorKind::InvalidData`]), or its folder cannot be
     /// made.
     pub fn open(path: &Path) -> io::Result<TacticCache> {
-        fs::create_dir_all(files::folder(path))?;
+        fs::create_dir_all(file::folder(path))?;
         let mut cache = TacticCache::default();
         cache.corrupt = cache.read(path)?;
         cache.path = Some(path.into());
@@ -178,7 +179,7 @@ impl TacticCache {
     pub fn save(&mut self) {
         self.saved = Some(Instant::now());
         let (Some(path), false) = (self.path.clone(), self.changed.is_empty()) else { return };
-        let _lock = files::lock(files::folder(&path));
+        let _lock = files::lock(file::folder(&path));
         let mut merged = TacticCache::in_memory();
         let written = merged.read(&path).and_then(|_| {
             for &at in &self.changed {
@@ -190,7 +191,7 @@ impl TacticCache {
                 serde_json::to_writer(&mut text, line)?;
                 text.push(b'\n');
             }
-            tobiuo_tensor::file::replace(&path, &text)
+            file::replace(&path, &text)
         });
         match written {
             Ok(()) => self.changed.clear(),
@@ -230,7 +231,7 @@ mod tests {
         assert_eq!(c.get("gpu", "k2"), Some(None));
         assert_eq!(c.get("other", "k1"), Some(Some(7.0)));
         assert_eq!(c.get("other", "k2"), None);
-        let left: Vec<_> = fs::read_dir(files::folder(&path)).unwrap().collect();
+        let left: Vec<_> = fs::read_dir(file::folder(&path)).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }
 

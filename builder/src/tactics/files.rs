@@ -3,11 +3,6 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// The folder of a file.
-pub(super) fn folder(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// Keeps other builds out of a folder for as long as it lives. Where the file system has no
 /// locks the work goes on without: every file is replaced whole, so the worst is that another
 /// build's entries are lost.

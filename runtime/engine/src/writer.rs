@@ -5,6 +5,8 @@ use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tobiuo_tensor::file;
+
 use crate::format::{Hash, Head, MAX_MANIFEST, MAX_SECTIONS, SectionKind, check_kinds};
 use crate::{EngineError, EngineErrorKind, Manifest, validate};
 
@@ -355,7 +357,7 @@ impl Temporary {
     fn publish(mut self, path: &Path) -> io::Result<()> {
         fs::rename(&self.path, path)?;
         self.published = true;
-        match File::open(directory(path)) {
+        match File::open(file::folder(path)) {
             Ok(directory) => directory.sync_all(),
             // A directory that may be written to but not read cannot be synced; the file is
             // there all the same.
@@ -372,16 +374,9 @@ impl Drop for Temporary {
     }
 }
 
-fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 /// Bytes that an unprivileged process may still write beside a path, where the system tells.
 fn free_bytes(path: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(directory(path)).ok()?;
+    let stat = rustix::fs::statvfs(file::folder(path)).ok()?;
     stat.f_bavail.checked_mul(stat.f_frsize)
 }
 

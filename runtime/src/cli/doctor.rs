@@ -137,3 +137,28 @@ fn loaded_driver() -> Option<PathBuf> {
     let mut files = maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..]));
     files.find(|file| file.contains("/libcuda.so")).map(PathBuf::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use tobiuo::jetson::jetpacks;
+    use tobiuo_engine::jetpack_for;
+
+    /// What engines' messages say of JetPacks is what the table of devices says.
+    #[test]
+    fn the_table_and_the_messages_name_the_same_jetpacks() {
+        let mut cuda = Vec::new();
+        for release in jetpacks().iter().filter(|j| j.supported) {
+            if cuda.contains(&&release.cuda) {
+                continue;
+            }
+            cuda.push(&release.cuda);
+            let (major, minor) = release.cuda.split_once('.').unwrap();
+            let driver = 1000 * major.parse::<u32>().unwrap() + 10 * minor.parse::<u32>().unwrap();
+            let named: Vec<&str> =
+                [72, 87, 110].into_iter().filter_map(|sm| jetpack_for(driver, sm)).collect();
+            let same = |name: &&str| release.jetpack.starts_with(*name);
+            assert!(named.iter().any(same), "{}: {named:?}", release.jetpack);
+        }
+        assert_eq!(cuda.len(), 5, "a JetPack with another CUDA has come");
+    }
+}

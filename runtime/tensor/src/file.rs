@@ -1,9 +1,14 @@
-//! Files written whole.
+//! Files written whole, and where they lie.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The folder that a file lies in.
+pub fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
 
 /// Gives a file new contents all at once: readers see the old ones or the new ones, and what fails
 /// leaves the old ones. Of a symbolic link it is the target that changes; into what is no file (a

@@ -97,7 +97,7 @@ fn run(bytes: &[u8], path: &Path, options: &ImportOptions) -> Result<Imported, I
         )));
     }
     let shapes = inputs::resolve(&graph, options, path)?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = tobiuo_tensor::file::folder(path);
     let mut importer = Importer::new(folder, opset, bytes.len());
     importer.functions = model.functions.clone();
     for input in &shapes.inputs {
