@@ -327,3 +327,47 @@ fn what_a_quantised_model_computes_in_is_told() {
     place.refuses(2, calibrated, "--calibration: this model is quantised already");
     place.refuses(2, "--calibrator mse", "--calibrator: this model is quantised already");
 }
+
+#[test]
+fn a_gate_that_does_not_hold_has_its_table_in_the_document() {
+    let place = Place::new();
+    let folder = assets().join("pictures").display().to_string();
+    let on = format!("--precision int8 --calibrator minmax --calibration {folder}");
+    let out = place.build(&format!("{on} --accuracy-drop 0 --json"));
+    assert_eq!(out.status.code(), Some(7));
+    assert!(!place.path("e.tobiuo").exists());
+    let document: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let gate = &document["gate"];
+    let steps = gate["steps"].as_array().unwrap();
+    assert_eq!((&document["status"], &gate["holds"]), (&7.into(), &false.into()), "{document}");
+    let with_int8 = |s: &Value| s["int8_layers"] == 0 || s["drop"].as_f64() > Some(0.0);
+    assert!(steps.len() > 1 && steps.iter().all(with_int8), "{gate}");
+}
+
+/// Numbers from 1 on, where the network's begin with 0, would be wrong in silence.
+#[test]
+fn classes_that_the_network_does_not_have_are_refused() {
+    let place = Place::new();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/classifier.onnx");
+    fs::copy(model, place.path("m.onnx")).unwrap();
+    let pictures = pictures();
+    place.write("list.txt", format!("{} 9999\n", pictures[0].display()));
+    let folder = assets().join("pictures").display().to_string();
+    let on = format!(
+        "--task classify --precision int8 --calibrator minmax --calibration {folder} \
+         --accuracy-drop 0.1 --annotations list.txt"
+    );
+    place.refuses(2, &on, "class 9999, but the network has");
+}
+
+#[test]
+fn a_gate_holds_where_no_layer_is_heavy() {
+    let place = Place::new();
+    let relu = vec![node("Relu", &["x"], &["y"], vec![])];
+    let net = graph(relu, vec![], vec![value("x", &[1, 4])], vec![value("y", &[1, 4])]);
+    place.write("m.onnx", encode::model(17, net));
+    let values = (0..40).map(|i| i as f32 / 40.0).collect();
+    npy::write(&place.path("x.npy"), &Tensor::f32([10, 4], values)).unwrap();
+    let (int8, _) = place.calibrates("--calibration x.npy --accuracy-drop 0.1");
+    assert_eq!((&int8["gate"]["holds"], &int8["layers"]), (&true.into(), &serde_json::json!([])));
+}

@@ -23,6 +23,11 @@ const LEAST: f64 = 1e-3;
 /// Accuracies are fractions: 0.96 - 0.955 is a little more than 0.005.
 const ROUNDING: f64 = 1e-9;
 
+/// True for a loss of at most what is allowed.
+fn within(drop: f64, allowed: f64) -> bool {
+    drop <= allowed + ROUNDING
+}
+
 /// Layers put back in each step: few first, where each counts.
 fn batch(step: usize) -> usize {
     match step {
@@ -102,7 +107,7 @@ pub fn hold(
             microseconds: times.network,
         });
         // Where no layer is heavy nothing is lost.
-        if drop <= allowed + ROUNDING && (!left.is_empty() || step == 0) {
+        if within(drop, allowed) && (!left.is_empty() || step == 0) {
             report.holds = true;
             break;
         }
@@ -188,4 +193,16 @@ fn rank(
     };
     ranked.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
     Ok(ranked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_of_exactly_what_is_allowed_holds() {
+        let drop = 0.96 - 0.955;
+        assert!(drop > 0.005 && within(drop, 0.005));
+        assert!(!within(0.0051, 0.005) && !within(f64::INFINITY, 1.0));
+    }
 }
